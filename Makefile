@@ -1,0 +1,52 @@
+# Everything is built without cgo: one static binary, and one build cache.
+export CGO_ENABLED := 0
+
+GO     ?= go
+BIN    := bin
+FUZZ   ?= 30s
+SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*') go.mod go.sum $(wildcard scripts/*.sh)
+
+.PHONY: help build demo test race lint fuzz qemu guest compose clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: $(BIN)/dcnode $(BIN)/dcnode-guest ## build bin/dcnode and the demo's guest program
+
+$(BIN)/dcnode: $(SOURCE)
+	$(GO) build -o $@ ./cmd/dcnode
+
+$(BIN)/dcnode-guest: $(SOURCE)
+	$(GO) build -ldflags '-s -w' -o $@ ./testnet/guest/workload
+
+demo: build ## three sites, one guest, one move: the whole of dcnode (DEMO=flags)
+	$(BIN)/dcnode testnet demo $(DEMO)
+
+test: build lint ## all tests, with real QEMU machines
+	$(GO) test -timeout 10m ./...
+	env $$($(BIN)/dcnode testnet guest) $(GO) test -timeout 10m ./vmm/qemu ./testnet ./testnet/guest -vm
+
+race: ## the tests that need no QEMU, with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+lint: ## formatting and vet; the architecture is tested by arch_test.go
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+
+fuzz: ## fuzz each decoder for FUZZ (30s)
+	@for t in $$(grep -rl --include='*_test.go' '^func Fuzz' . ); do \
+	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$t); do \
+	    $(GO) test ./$$(dirname $$t) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) || exit 1; done; done
+
+qemu: ## make a QEMU that can migrate ready, privately, from Debian's backports
+	@sh scripts/qemu.sh
+
+guest: build ## make the demo's guest ready
+	$(BIN)/dcnode testnet guest
+
+compose: build ## three sites as containers, and a move between two of them
+	sh testnet/compose/migrate.sh
+
+clean: ## remove what was built; the cache of QEMU and guest stays
+	rm -rf $(BIN)
