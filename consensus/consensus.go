@@ -1,0 +1,145 @@
+// Package consensus is the hashgraph: signed events go in, one total order comes
+// out, the same at every member.
+//
+// The package is pure. It reads no clock, starts no goroutine, does no I/O and
+// draws no random number; time, coins and keys are arguments. One goroutine
+// drives a [Core]:
+//
+//	for rd, ok := core.Ready(); ok; rd, ok = core.Ready() {
+//		save(rd.Save)     // written before anyone can see them
+//		send(rd.Send)     // own events, to every member
+//		fetch(rd.Missing) // parents that someone must have
+//		apply(rd.Ordered) // the total order
+//		repool(rd.Stale)  // what was lost is said again
+//		core.Advance()
+//	}
+//	if now, wait := core.Due(mono, pool.Len() > 0); now {
+//		e := core.Next(clock(), coin(), pool.Take())
+//		e.Sign(key)
+//		core.Add(e) // and round the loop again
+//	}
+//
+// # Words
+//
+// A member's events form a chain; two events of one member neither of which is on
+// the other's chain are a fork. A member's first event in a voting round is its
+// witness there; a round is decided when it is known which witnesses are its
+// judges; the judges order what they have below them. Rounds are decided one after
+// another, and the one that is next is pending. An event carries the pending round
+// of its creator, its birth round. An event born too far behind the judges is
+// ancient and leaves the graph; if it was not ordered by then it never will be: it
+// is stale. The layer of an event is how many times a quorum has answered a quorum
+// below it: it paces creation (one event per member and layer) and nothing else.
+//
+// # Restart
+//
+// Feed everything that was saved to Add, in the order in which it was saved. The
+// same order comes out again, and the Core knows its own last event. Save, Send and
+// Missing of such a replay mean nothing new.
+package consensus
+
+import (
+	"crypto/ed25519"
+	"errors"
+)
+
+// What Add says of an event that it does not take. Use errors.Is.
+var (
+	ErrDuplicate = errors.New("event is here already")
+	ErrAncient   = errors.New("event was born too long ago to be ordered")
+	ErrInvalid   = errors.New("event breaks a rule")
+	ErrFuture    = errors.New("event is ahead of this member, and there is no room to keep it")
+	ErrFull      = errors.New("event lacks parents, and there is no room to keep it")
+	ErrFlood     = errors.New("event is one too many of its creator")
+)
+
+// Hash is a SHA-256.
+type Hash [32]byte
+
+// Timestamp is nanoseconds since the Unix epoch, as some member's clock said.
+type Timestamp int64
+
+// Member is one entry of the roster.
+type Member struct {
+	ID     uint64 // stable; the roster is ordered by it
+	Key    ed25519.PublicKey
+	Weight uint64
+}
+
+// Parent names an event that another builds on.
+type Parent struct {
+	Hash       Hash
+	Creator    uint64
+	BirthRound uint64
+}
+
+// Event is what a member says: what it has seen (the parents) and what it wants
+// ordered (the payload). Immutable once signed.
+type Event struct {
+	Network    Hash
+	Creator    uint64
+	Seq        uint64 // self-parent's + 1; a hint only
+	BirthRound uint64 // the creator's pending round at creation
+	Parents    []Parent
+	Time       Timestamp
+	Coin       uint32
+	Payload    [][]byte
+	Signature  []byte
+}
+
+// Params are the constants of the rules; every member must have the same.
+type Params struct {
+	SeeNum, SeeDen   uint64 // the "see" fraction of the fast step: 2, 3
+	JudgeAny         bool
+	CoinInterval     uint64 // 12
+	NonAncientRounds uint64 // 26
+}
+
+// DefaultParams are those of hashgraph.md section 2.5 for a ledger.
+var DefaultParams = Params{SeeNum: 2, SeeDen: 3, JudgeAny: true, CoinInterval: 12, NonAncientRounds: 26}
+
+// Config is what a Core is made of.
+type Config struct {
+	Network Hash
+	Roster  []Member // ordered by ID, no duplicates, at least one with weight
+	Self    uint64   // this member's ID; one that is not in the roster only observes
+	Params  Params   // zero: DefaultParams
+}
+
+// Ordered is an event with its place in the total order.
+type Ordered struct {
+	Event *Event
+	Index uint64    // 0, 1, 2, …: position in the total order
+	Round uint64    // round received
+	Time  Timestamp // consensus time, strictly increasing
+}
+
+// Fork is evidence: two signed events of one creator of which neither is on the
+// other's self-chain.
+type Fork struct{ A, B *Event }
+
+// Want is a parent that an event needs and that is not here.
+type Want struct {
+	Hash    Hash
+	Creator uint64 // of the parent
+	Child   uint64 // creator of an event that names it: it must have it
+}
+
+// Ready is work for the driver. Its parts are to be handled in the order of the fields.
+type Ready struct {
+	// Save: events that entered the DAG since the last Advance, parents first.
+	// Write them (no sync needed) before anything else of this Ready is done: an
+	// own event that someone has seen and that is lost in a restart is a fork.
+	Save []*Event
+	// Send: own events among Save, for every member.
+	Send []*Event
+	// Missing: parents to fetch by hash.
+	Missing []Want
+	// Ordered: the continuation of the total order.
+	Ordered []Ordered
+	// Stale: own events with payload that became ancient without being ordered.
+	// That is final, at every member: put their transactions back in the pool. A
+	// replay after a restart reports them again; a transaction that may not count
+	// twice needs a key by which its second copy is known.
+	Stale []*Event
+}
