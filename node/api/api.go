@@ -1,0 +1,182 @@
+// Package api is how people talk to a node on the same host: HTTP with JSON over
+// a unix socket in the node's data directory. Who may open the socket may give
+// orders; nobody else can.
+//
+// A request that takes time answers with lines of JSON, each a [Line]: progress
+// as it comes, and last a result or an error.
+package api
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/vmm"
+)
+
+// Line is one line of an answer.
+type Line struct {
+	Progress *Progress       `json:"progress,omitempty"`
+	Result   json.RawMessage `json:"result,omitempty"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// Progress is how far a task has come.
+type Progress struct {
+	Phase string `json:"phase"`           // what is being done, a word or two
+	Done  int64  `json:"done,omitempty"`  // bytes
+	Total int64  `json:"total,omitempty"` // bytes; 0: not known
+	Sent  int64  `json:"sent,omitempty"`  // bytes that went over the link for it
+}
+
+// Tell takes progress; it must not block.
+type Tell func(Progress)
+
+// Status is a node's view of itself and of the overlay.
+type Status struct {
+	Site    string             `json:"site"`
+	Peer    string             `json:"peer"`
+	Network string             `json:"network"`
+	Version string             `json:"version"`
+	Addrs   []string           `json:"addrs"`
+	Drivers []vmm.Capabilities `json:"drivers"` // those that have been tried so far
+	Members []MemberStatus     `json:"members"`
+	Ordered uint64             `json:"ordered"` // events in the order
+	Root    string             `json:"root"`    // digest of the ledger's state
+	Round   uint64             `json:"round"`   // that is being decided
+	Waiting int                `json:"waiting"` // own transactions that are not ordered yet
+}
+
+// MemberStatus is what a node sees of one member.
+type MemberStatus struct {
+	Site      string `json:"site"`
+	Peer      string `json:"peer"`
+	Region    string `json:"region,omitempty"`
+	Self      bool   `json:"self,omitempty"`
+	Connected bool   `json:"connected"`
+	Transport string `json:"transport,omitempty"`
+	RTT       int64  `json:"rtt_us,omitempty"` // microseconds
+}
+
+// AddImage asks for a file to become an image.
+type AddImage struct {
+	Name   string `json:"name"`
+	Path   string `json:"path"` // absolute; read by the node
+	Kernel string `json:"kernel,omitempty"`
+	Initrd string `json:"initrd,omitempty"`
+	Append string `json:"append,omitempty"`
+}
+
+// Image is an image and whether this node has it.
+type Image struct {
+	ledger.Image
+	Here    bool     `json:"here"`
+	HeldBy  []string `json:"held_by"` // sites
+	Missing int64    `json:"missing"` // bytes that this node lacks
+}
+
+// RunMachine asks for a new machine.
+type RunMachine struct {
+	Name   string `json:"name"`
+	Image  string `json:"image"`
+	Memory int64  `json:"memory"` // bytes
+	VCPUs  int    `json:"vcpus"`
+	CPU    string `json:"cpu,omitempty"`
+	Driver string `json:"driver,omitempty"` // empty: the best that works here
+	Append string `json:"append,omitempty"` // added to the image's kernel command line
+}
+
+// Machine is a machine as the ledger has it and as it is here.
+type Machine struct {
+	ledger.Machine
+	Site    string    `json:"site"`            // of the owner
+	Here    bool      `json:"here"`            // it is on this host
+	State   vmm.State `json:"state,omitempty"` // when it is here
+	Detail  vmm.Spec  `json:"detail"`
+	Console string    `json:"console,omitempty"` // path of its console log, when it is here
+}
+
+// Migrate asks for a move.
+type Migrate struct {
+	Name        string `json:"name"`
+	To          string `json:"to,omitempty"`           // site; empty: the overlay selects
+	MaxDowntime int64  `json:"max_downtime,omitempty"` // milliseconds; 0: 300
+}
+
+// Bid is one member's answer to an intent, for people.
+type Bid struct {
+	Member           string  `json:"member"` // site
+	Eligible         bool    `json:"eligible"`
+	Reason           string  `json:"reason,omitempty"`
+	PredictedSeconds float64 `json:"predicted_seconds"`
+	MissingBytes     int64   `json:"missing_bytes"`
+	RTTMillis        float64 `json:"rtt_ms"`
+	Bandwidth        int64   `json:"bandwidth"` // bytes per second
+	FreeMemory       int64   `json:"free_memory"`
+	VMM              string  `json:"vmm,omitempty"`
+}
+
+// Bytes are the bytes of a move: what the machine had, and what was sent for it.
+type Bytes struct {
+	MemoryPlain int64            `json:"memory_plain"`
+	MemorySent  int64            `json:"memory_sent"`
+	DiskPlain   int64            `json:"disk_plain"`
+	DiskSent    int64            `json:"disk_sent"`
+	ImageSent   int64            `json:"image_sent"`
+	ByOrigin    map[string]int64 `json:"by_origin"` // plain bytes of memory by where the destination found them
+}
+
+// Consensus is the time that the order took, in milliseconds.
+type Consensus struct {
+	Selection float64 `json:"intent_to_selection"`
+	Release   float64 `json:"release_to_ordered"`
+}
+
+// Report is what a move did.
+type Report struct {
+	Machine      string             `json:"machine"`
+	Driver       string             `json:"driver"`
+	Accelerator  string             `json:"accelerator"`
+	Source       string             `json:"source"`
+	Destination  string             `json:"destination"`
+	Epoch        uint64             `json:"epoch"`
+	Why          string             `json:"why"` // why this destination
+	Bids         []Bid              `json:"bids"`
+	TotalSeconds float64            `json:"total_seconds"` // from the order given to the destination confirmed
+	DowntimeQEMU int64              `json:"downtime_qemu_ms"`
+	Consensus    Consensus          `json:"consensus_ms"`
+	Phases       map[string]float64 `json:"phase_seconds"`
+	Bytes        Bytes              `json:"bytes"`
+	Digest       string             `json:"digest"` // SHA-256 of memory and device state, compared at the destination
+}
+
+// Overlay is what a node tells of itself.
+type Overlay interface {
+	Status(ctx context.Context) (Status, error)
+	Ledger(ctx context.Context) (*ledger.State, error)
+}
+
+// Images are a node's images.
+type Images interface {
+	AddImage(ctx context.Context, r AddImage, tell Tell) (Image, error)
+	ListImages(ctx context.Context) ([]Image, error)
+	FetchImage(ctx context.Context, name string, tell Tell) (Image, error)
+	RemoveImage(ctx context.Context, name string) error
+}
+
+// Machines are a node's machines.
+type Machines interface {
+	RunMachine(ctx context.Context, r RunMachine, tell Tell) (Machine, error)
+	ListMachines(ctx context.Context) ([]Machine, error)
+	StopMachine(ctx context.Context, name string) (Machine, error)
+	StartMachine(ctx context.Context, name string) (Machine, error)
+	RemoveMachine(ctx context.Context, name string) error
+	Migrate(ctx context.Context, r Migrate, tell Tell) (Report, error)
+}
+
+// Backend is all of it.
+type Backend interface {
+	Overlay
+	Images
+	Machines
+}

@@ -1,0 +1,44 @@
+package node
+
+import (
+	"context"
+	"slices"
+
+	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/node/api"
+)
+
+var _ api.Backend = (*Node)(nil)
+
+// Version is the release of this dcnode.
+const Version = "0.1.0"
+
+// Status implements api.Overlay.
+func (n *Node) Status(ctx context.Context) (api.Status, error) {
+	st := api.Status{
+		Site: n.site(n.self), Peer: n.overlay.ID().String(), Network: n.genesis.networkName(), Version: Version,
+		Addrs: n.overlay.Addrs(),
+	}
+	n.mu.Lock()
+	st.Drivers = slices.Clone(n.can)
+	n.mu.Unlock()
+	seen := n.overlay.Peers()
+	for i, c := range n.genesis.Members {
+		m := api.MemberStatus{Site: c.Site, Peer: c.Peer.String(), Region: c.Region, Self: ledger.MemberID(i+1) == n.self}
+		m.Connected = m.Self
+		for _, p := range seen {
+			if p.ID == c.Peer {
+				m.Connected, m.Transport, m.RTT = p.Connected || m.Self, p.Transport, p.RTT.Microseconds()
+			}
+		}
+		st.Members = append(st.Members, m)
+	}
+	err := n.order.do(ctx, func() {
+		st.Ordered, st.Root, st.Round = n.order.state.Next, n.order.state.Root(), n.order.core.Pending()
+		st.Waiting = len(n.order.pool) + len(n.order.flying)
+	})
+	return st, err
+}
+
+// Ledger implements api.Overlay.
+func (n *Node) Ledger(ctx context.Context) (*ledger.State, error) { return n.order.State(ctx) }
