@@ -1,0 +1,90 @@
+package testnet
+
+import (
+	"bytes"
+	"flag"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var vm = flag.Bool("vm", false, "also run the tests that start QEMU machines")
+
+// built is a folder with dcnode and dcnode-guest, built from this tree.
+func built(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, pkg := range map[string]string{"dcnode": "./cmd/dcnode", "dcnode-guest": "./testnet/guest/workload"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", name, err, out)
+		}
+	}
+	return dir
+}
+
+func demoOf(t *testing.T, o Options) (Report, string) {
+	t.Helper()
+	var out bytes.Buffer
+	o.Program = filepath.Join(built(t), "dcnode")
+	o.Out = &out
+	rep, err := Demo(t.Context(), o)
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out.String())
+	}
+	t.Logf("%s: %.1f s, handover %.0f ms, longest gap %.0f ms", rep.Link, rep.TotalSeconds, rep.Handover, rep.Downtime)
+	return rep, out.String()
+}
+
+func checkWhole(t *testing.T, r Report) {
+	t.Helper()
+	if r.TicksMissing != 0 || r.TicksTwice != 0 || !r.DiskChecksumOK || !r.SourceGone || !r.OneOwner || !r.RootsAgree {
+		t.Errorf("the machine is not whole: %+v", r)
+	}
+	if r.Source != "dc1" || r.Destination == "dc1" || r.Destination == "" || len(r.Bids) != r.Members-1 {
+		t.Errorf("moved from %q to %q on %d bids", r.Source, r.Destination, len(r.Bids))
+	}
+	if len(r.Digest) != 64 || r.TicksBefore == 0 || r.TicksAfter == 0 || r.Bytes.MemorySent == 0 || r.Bytes.DiskSent == 0 || r.Bytes.ImageSent == 0 {
+		t.Errorf("the report lacks something: %+v", r)
+	}
+}
+
+// TestEmbeddedMachineMovesBetweenThreeProcesses needs neither QEMU nor root.
+func TestEmbeddedMachineMovesBetweenThreeProcesses(t *testing.T) {
+	rep, _ := demoOf(t, Options{Driver: "memvm", Memory: 16 << 20})
+	checkWhole(t, rep)
+}
+
+func TestKilledDestinationLeavesTheMachineAtTheSource(t *testing.T) {
+	rep, _ := demoOf(t, Options{Driver: "memvm", Memory: 64 << 20, Kill: true})
+	if rep.Killed == "" || !strings.Contains(rep.Error, "connection was lost") || !strings.Contains(rep.Error, "the machine runs on at dc1") {
+		t.Errorf("killed %q: %s", rep.Killed, rep.Error)
+	}
+}
+
+// TestRealGuestMovesAcrossAWideArea is the demo, with QEMU.
+func TestRealGuestMovesAcrossAWideArea(t *testing.T) {
+	if !*vm {
+		t.Skip("starts QEMU machines: run with -vm")
+	}
+	rep, out := demoOf(t, Options{Driver: "qemu"})
+	checkWhole(t, rep)
+	if rep.Accelerator == "" || rep.QEMU == "" {
+		t.Errorf("the report does not say what ran the guest: %q %q", rep.Accelerator, rep.QEMU)
+	}
+	if b := rep.Bytes; b.MemorySent >= b.MemoryPlain/2 || b.ByOrigin["disk"] == 0 {
+		t.Errorf("%d of %d bytes of memory were sent although most are on the destination's disk\n%s", b.MemorySent, b.MemoryPlain, out)
+	}
+}
+
+func TestKilledDestinationLeavesARealGuestAtTheSource(t *testing.T) {
+	if !*vm {
+		t.Skip("starts QEMU machines: run with -vm")
+	}
+	rep, _ := demoOf(t, Options{Driver: "qemu", Kill: true})
+	if rep.Killed == "" || !strings.Contains(rep.Error, "the machine runs on at dc1") {
+		t.Errorf("killed %q: %s", rep.Killed, rep.Error)
+	}
+}
