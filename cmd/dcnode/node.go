@@ -1,0 +1,208 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/gologshim"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dcnode/dcnode/node"
+	"github.com/dcnode/dcnode/node/api"
+	"github.com/dcnode/dcnode/vmm"
+	"github.com/dcnode/dcnode/vmm/memvm"
+	"github.com/dcnode/dcnode/vmm/qemu"
+)
+
+func initCommand(t *terminal) *cobra.Command {
+	var site, region string
+	c := &cobra.Command{
+		Use: "init", Short: "Make an identity and a data directory", Args: exactly(),
+		Long: "Makes a data directory with a new identity, and in it member.json: what the others\nneed to put this node into the founding roster.",
+		RunE: func(*cobra.Command, []string) error {
+			if site == "" {
+				host, err := os.Hostname()
+				if err != nil {
+					return &usageError{errors.New("name this site with --site")}
+				}
+				site, _, _ = strings.Cut(host, ".")
+			}
+			card, err := node.Init(t.data, site, region)
+			if err != nil {
+				return err
+			}
+			return t.print(card, func() {
+				fmt.Fprintf(t.out, "site %s is %s\ngive %s to whoever makes the roster (`dcnode genesis`)\n",
+					card.Site, card.Peer, filepath.Join(t.data, "member.json"))
+			})
+		},
+	}
+	c.Flags().StringVar(&site, "site", "", "name of this site (default: the host's name)")
+	c.Flags().StringVar(&region, "region", "", "region that this site is in")
+	return c
+}
+
+func genesisCommand(t *terminal) *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use: "genesis MEMBER.json...", Short: "Make the founding roster of an overlay",
+		Long: "Makes the founding roster from the member.json of each site. Give the same file to\nall of them.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{errors.New("genesis needs the member.json of each site")}
+			}
+			var cards []node.Card
+			for _, a := range args {
+				card, err := node.ReadCard(a)
+				if err != nil {
+					return fmt.Errorf("read member: %w", err)
+				}
+				cards = append(cards, card)
+			}
+			g, err := node.NewGenesis(cards, time.Now())
+			if err != nil {
+				return err
+			}
+			return node.WriteGenesis(g, out, t.out)
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")
+	return c
+}
+
+// nodeFlags are those of `dcnode run`.
+type nodeFlags struct {
+	cfg       node.Config
+	qemuPath  string
+	memory    size
+	bandwidth size
+	verbose   bool
+}
+
+func runCommand(t *terminal) *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use: "run", Short: "Run the node of this site", Args: exactly(),
+		Long: "Runs the node until it is told to stop (SIGINT, SIGTERM). QEMU machines run on without\nit and are found again by the next start.",
+		RunE: func(c *cobra.Command, _ []string) error { return runNode(c, t, f) },
+	}
+	c.Flags().StringVar(&f.cfg.Genesis, "genesis", "", "founding roster; needed at the first start only")
+	c.Flags().StringSliceVar(&f.cfg.Listen, "listen", nil, "multiaddrs to listen on (default: TCP and QUIC on port 4001)")
+	c.Flags().StringSliceVar(&f.cfg.Advertise, "advertise", nil, "multiaddrs to tell others instead of those found")
+	c.Flags().StringSliceVar(&f.cfg.Bootstrap, "bootstrap", nil, "multiaddrs of any members, with /p2p/ID")
+	c.Flags().StringVar(&f.qemuPath, "qemu", os.Getenv("DCNODE_QEMU"), "QEMU binary (default: qemu-system-x86_64 of the PATH)")
+	c.Flags().Var(&f.memory, "max-memory", "memory that machines may use here (default: what is free)")
+	c.Flags().Var(&f.bandwidth, "max-bandwidth", "bytes per second that a migration may use (default: no cap)")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	return c
+}
+
+func runNode(c *cobra.Command, t *terminal, f nodeFlags) error {
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: level}))
+	theirs := slog.Handler(slog.DiscardHandler)
+	if f.verbose {
+		theirs = log.Handler()
+	}
+	gologshim.SetDefaultHandler(theirs) // libp2p logs to stderr otherwise; what matters it also returns
+	f.cfg.Dir, f.cfg.Log = t.data, log
+	f.cfg.MaxMemory, f.cfg.Bandwidth = int64(f.memory), int64(f.bandwidth)
+	f.cfg.Drivers = []vmm.Driver{
+		qemu.New(qemu.Config{Binary: f.qemuPath, ImgBinary: beside(f.qemuPath, "qemu-img"), Log: log}),
+		memvm.New(memvm.Config{Log: log}),
+	}
+	n, err := node.New(f.cfg)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(c.Context())
+	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return api.Serve(ctx, filepath.Join(t.data, node.SocketFile), n, log) })
+	return g.Wait()
+}
+
+// beside is the program of that name in the folder of another, if both are there.
+func beside(path, name string) string {
+	if path == "" {
+		return ""
+	}
+	other := filepath.Join(filepath.Dir(path), name)
+	if _, err := os.Stat(other); err != nil {
+		return ""
+	}
+	return other
+}
+
+func statusCommand(t *terminal) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show this node and whom it sees", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := t.client()
+			if err != nil {
+				return err
+			}
+			st, err := cl.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			return t.print(st, func() { t.showStatus(st) })
+		},
+	}
+}
+
+func (t *terminal) showStatus(st api.Status) {
+	fmt.Fprintf(t.out, "site %s, overlay %s, dcnode %s\n%d events ordered, round %d, %d of our transactions wait, state %.16s\n",
+		st.Site, st.Network, st.Version, st.Ordered, st.Round, st.Waiting, st.Root)
+	for _, d := range st.Drivers {
+		switch {
+		case !d.Available:
+			fmt.Fprintf(t.out, "%s: %s\n", d.Driver, d.Why)
+		case !d.CanMigrate:
+			fmt.Fprintf(t.out, "%s %s (%s): runs machines, does not move them: %s\n", d.Driver, d.Version, d.Accelerator, d.WhyNot)
+		default:
+			fmt.Fprintf(t.out, "%s\n", strings.Join(strings.Fields(d.Driver+" "+d.Version+" "+d.Accelerator+" "+d.Why), " "))
+		}
+	}
+	rows := []string{"SITE\tREGION\tSEEN\tRTT\tPEER"}
+	for _, m := range st.Members {
+		seen := "no"
+		switch {
+		case m.Self:
+			seen = "self"
+		case m.Connected:
+			seen = m.Transport
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%.1f ms\t%s", m.Site, m.Region, seen, float64(m.RTT)/1000, m.Peer))
+	}
+	t.table(rows...)
+	for _, a := range st.Addrs {
+		fmt.Fprintln(t.out, "listens on", a)
+	}
+}
+
+func ledgerCommand(t *terminal) *cobra.Command {
+	return group(&cobra.Command{Use: "ledger", Short: "What the members have agreed on"}, &cobra.Command{
+		Use: "show", Short: "Print the ledger's state as JSON", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := t.client()
+			if err != nil {
+				return err
+			}
+			s, err := cl.Ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			t.json = true
+			return t.print(s, nil)
+		},
+	})
+}
