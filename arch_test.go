@@ -20,7 +20,9 @@ const module = "github.com/dcnode/dcnode/"
 var rooms = map[string][]string{
 	"consensus":                 {"consensus/internal/h26"},
 	"consensus/internal/h26":    {},
-	"consensus/consensustest":   {"consensus", "consensus/internal/h26"},
+	"consensus/internal/slow":   {},
+	"consensus/graph":           {"consensus/internal/h26", "consensus/internal/slow"},
+	"consensus/consensustest":   {"consensus", "consensus/graph", "consensus/internal/h26", "consensus/internal/slow"},
 	"consensus/ledger":          {},
 	"gossip":                    {},
 	"blockstore":                {},
@@ -32,10 +34,14 @@ var rooms = map[string][]string{
 	"vmm/memvm":                 {"vmm"},
 	"vmm/qemu":                  {"vmm", "vmm/qmp", "vmm/nbd"},
 	"vmm/vmmtest":               {"vmm"},
+	"node/eventlog":             {"consensus"},
+	"node/order":                {"consensus", "node/eventlog"},
+	"node/order/ordertest":      {"consensus", "gossip", "node/order"},
 	"node/migrate":              {"vmm", "vmm/ramstream"},
 	"node/api":                  {"consensus/ledger", "vmm"},
 	"node": {
-		"consensus", "consensus/ledger", "gossip", "blockstore", "vmm", "vmm/ramstream", "node/migrate", "node/api",
+		"consensus", "consensus/ledger", "gossip", "blockstore", "vmm", "vmm/ramstream",
+		"node/migrate", "node/api", "node/order", "node/eventlog",
 	},
 	"scripts":                {},
 	"testnet/guest":          {"scripts"},
@@ -43,7 +49,7 @@ var rooms = map[string][]string{
 	"testnet/wan":            {},
 	"testnet":                {"node", "node/api", "consensus/ledger", "testnet/guest", "testnet/wan", "scripts", "vmm", "vmm/memvm"},
 	"cmd/dcnode": {
-		"node", "node/api", "vmm", "vmm/qemu", "vmm/memvm", "testnet",
+		"node", "node/api", "vmm", "vmm/qemu", "vmm/memvm", "testnet", "consensus/graph",
 	},
 	"": {},
 }
@@ -243,7 +249,7 @@ func packages(t *testing.T) []string {
 			return err
 		}
 		name := d.Name()
-		if d.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "warm") {
+		if d.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || own(path)) {
 			return filepath.SkipDir
 		}
 		if dir := filepath.ToSlash(filepath.Dir(path)); strings.HasSuffix(name, ".go") {
@@ -260,6 +266,12 @@ func packages(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	return dirs
+}
+
+// own reports whether a folder is a module of its own.
+func own(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
 }
 
 func eachFile(t *testing.T, dir string, tests bool, visit func(*token.FileSet, *ast.File)) {
