@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"consensus/consensustest":   {"consensus", "consensus/graph", "consensus/internal/h26", "consensus/internal/slow"},
 	"consensus/ledger":          {},
 	"gossip":                    {},
+	"gossip/gossiptest":         {"gossip"},
 	"blockstore":                {},
 	"blockstore/blockstoretest": {"blockstore"},
 	"vmm":                       {},
@@ -36,7 +37,7 @@ var rooms = map[string][]string{
 	"vmm/vmmtest":               {"vmm"},
 	"node/eventlog":             {"consensus"},
 	"node/order":                {"consensus", "node/eventlog"},
-	"node/order/ordertest":      {"consensus", "gossip", "node/order"},
+	"node/order/ordertest":      {"consensus", "gossip", "gossip/gossiptest", "node/order"},
 	"node/migrate":              {"vmm", "vmm/ramstream"},
 	"node/api":                  {"consensus/ledger", "vmm"},
 	"node": {
@@ -47,7 +48,7 @@ var rooms = map[string][]string{
 	"testnet/guest":          {"scripts"},
 	"testnet/guest/workload": {},
 	"testnet/wan":            {},
-	"testnet":                {"node", "node/api", "consensus/ledger", "testnet/guest", "testnet/wan", "scripts", "vmm", "vmm/memvm"},
+	"testnet":                {"gossip/gossiptest", "node", "node/api", "consensus/ledger", "testnet/guest", "testnet/wan", "scripts", "vmm", "vmm/memvm"},
 	"cmd/dcnode": {
 		"node", "node/api", "vmm", "vmm/qemu", "vmm/memvm", "testnet", "consensus/graph",
 	},

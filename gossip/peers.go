@@ -12,6 +12,7 @@ import (
 type PeerState struct {
 	ID        peer.ID
 	Connected bool
+	Hears     bool          // what is published here goes straight to it
 	Addr      string        // multiaddr of the far end of the connection
 	Transport string        // "tcp", "quic-v1" or "relay"
 	RTT       time.Duration // round trip when last measured; 0: never
@@ -26,7 +27,7 @@ func (o *Overlay) Peers() []PeerState {
 		s := PeerState{ID: p}
 		o.mu.Lock()
 		if l := o.links[p]; l != nil {
-			s.RTT, s.Since, s.Err = l.rtt, l.lost, l.err
+			s.RTT, s.Since, s.Err, s.Hears = l.rtt, l.lost, l.err, l.inTopic
 		}
 		o.mu.Unlock()
 		if c := o.conn(p); c != nil {
