@@ -40,6 +40,9 @@ type order struct {
 	flying  map[string]*pending // in an own event, not ordered yet; by transaction ID
 	missing map[consensus.Hash]time.Time
 	waits   []*wait
+	tape    tape     // what has been ordered, for people
+	txs     []string // IDs of the event that is being applied
+	now     int64    // when it was ordered, ns of the wall clock; 0 while the log is read
 
 	// What leaves the loop. None of these may block.
 	publish func(event []byte)
@@ -56,7 +59,9 @@ type pending struct {
 
 // Verdict is what the order made of a transaction.
 type Verdict struct {
+	ID      string // of the transaction
 	Place   ledger.Place
+	At      int64 // when it was ordered here, ns of the wall clock
 	Refused error // a *ledger.RefusedError, or nil
 }
 
@@ -339,10 +344,15 @@ func (o *order) chase() time.Duration {
 // apply gives one ordered event to the ledger.
 func (o *order) apply(ev consensus.Ordered) {
 	p := ledger.Place{Index: ev.Index, Round: ev.Round, Time: ledger.Time(ev.Time), Author: ledger.MemberID(ev.Event.Creator)}
+	o.txs, o.now = nil, 0
+	if !o.replays {
+		o.now = time.Now().UnixNano()
+	}
 	effects := o.state.Advance(p)
 	for _, raw := range ev.Event.Payload {
 		effects = append(effects, o.applyTx(p, raw)...)
 	}
+	o.tape.add(note{place: p, event: ev.Event.Hash(), at: o.now, txs: o.txs})
 	if o.replays {
 		return
 	}
@@ -389,6 +399,7 @@ func (o *order) applyTx(p ledger.Place, raw []byte) []ledger.Effect {
 		o.slog.Warn("a transaction is not understood", "index", p.Index, "author", o.state.Site(p.Author), "cause", err)
 		return nil
 	}
+	o.txs = append(o.txs, tx.ID)
 	effects, err := o.state.Apply(p, tx)
 	if err != nil && !o.replays {
 		o.slog.Debug("refused", "kind", tx.Body.Kind(), "author", o.state.Site(p.Author), "reason", err)
@@ -396,7 +407,7 @@ func (o *order) applyTx(p ledger.Place, raw []byte) []ledger.Effect {
 	if pend := o.flying[tx.ID]; pend != nil && p.Author == o.self {
 		delete(o.flying, tx.ID)
 		if pend.done != nil {
-			pend.done <- Verdict{Place: p, Refused: err}
+			pend.done <- Verdict{ID: tx.ID, Place: p, At: o.now, Refused: err}
 		}
 	}
 	return effects

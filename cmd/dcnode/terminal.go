@@ -33,6 +33,9 @@ func (t *terminal) print(v any, words func()) error {
 	return enc.Encode(v)
 }
 
+// line writes a value as one line of JSON.
+func (t *terminal) line(v any) error { return json.NewEncoder(t.out).Encode(v) }
+
 // table writes rows in columns; cells are separated by tabs.
 func (t *terminal) table(rows ...string) {
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)

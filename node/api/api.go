@@ -177,6 +177,7 @@ type Machines interface {
 // Backend is all of it.
 type Backend interface {
 	Overlay
+	Order
 	Images
 	Machines
 }

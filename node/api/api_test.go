@@ -46,7 +46,7 @@ func (b *backend) RemoveImage(_ context.Context, name string) error {
 
 // serve runs a server and returns the path of its socket, which is longer than a
 // socket's name may be.
-func serve(t *testing.T, b *backend) string {
+func serve(t *testing.T, b Backend) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), strings.Repeat("d", 60), strings.Repeat("e", 60))
 	path = filepath.Join(mkdir(t, path), "control.sock")

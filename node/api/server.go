@@ -76,6 +76,8 @@ func Handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", plain(func(r *http.Request) (any, error) { return b.Status(r.Context()) }))
 	mux.HandleFunc("GET /v1/ledger", plain(func(r *http.Request) (any, error) { return b.Ledger(r.Context()) }))
+	mux.HandleFunc("POST /v1/ledger/ping", task(func(ctx context.Context, _ string, _ struct{}, _ Tell) (any, error) { return b.Ping(ctx) }))
+	mux.HandleFunc("GET /v1/ledger/order", serveWatch(b))
 	mux.HandleFunc("GET /v1/images", plain(func(r *http.Request) (any, error) { return b.ListImages(r.Context()) }))
 	mux.HandleFunc("POST /v1/images", task(func(ctx context.Context, _ string, q AddImage, t Tell) (any, error) {
 		return b.AddImage(ctx, q, t)
