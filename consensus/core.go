@@ -61,14 +61,17 @@ func New(cfg Config) (*Core, error) {
 	}
 	n := len(cfg.Roster)
 	c := &Core{cfg: cfg, self: none, member: make(map[uint64]int, n)}
-	stake := make([]uint64, n)
+	members := make([]h26.Member, n)
 	for i, m := range cfg.Roster {
-		c.member[m.ID], stake[i] = i, m.Weight
+		c.member[m.ID], members[i] = i, h26.Member{Slot: i, Stake: m.Weight}
 		if m.ID == cfg.Self {
 			c.self = i
 		}
 	}
-	c.engine = h26.New(stake, h26.Params(cfg.Params))
+	c.engine = h26.New(h26.Rules{Params: h26.Params{
+		SeeNum: cfg.Params.SeeNum, SeeDen: cfg.Params.SeeDen, JudgeAny: cfg.Params.JudgeAny,
+		CoinInterval: cfg.Params.CoinInterval, NonAncientRounds: cfg.Params.NonAncientRounds,
+	}, Members: members})
 	c.dag = dag{n: n, index: map[Hash]int{}}
 	c.wait = newWaiting(n)
 	c.chains = newChains(n)

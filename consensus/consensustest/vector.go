@@ -131,7 +131,7 @@ func (g *Graph) check() error {
 //	C round event@consensusTime,... (in consensus order)
 func (g *Graph) WriteOrder(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	e := h26.New(g.Stake, g.Params)
+	e := h26.New(g.rules())
 	for _, v := range g.Events {
 		v.Parents = slices.Clone(v.Parents)
 		e.Add(v)
@@ -209,4 +209,13 @@ func (g *Graph) Shuffle(next func(n int) int) *Graph {
 		}
 	}
 	return out
+}
+
+// rules are those of every round of the graph.
+func (g *Graph) rules() h26.Rules {
+	r := h26.Rules{Params: g.Params}
+	for i, s := range g.Stake {
+		r.Members = append(r.Members, h26.Member{Slot: i, Stake: s})
+	}
+	return r
 }

@@ -19,6 +19,11 @@
 // The package is pure: flat slices, loops by index, no recursion, no maps.
 package h26
 
+import (
+	"fmt"
+	"slices"
+)
+
 // None is the index that names no event.
 const None = -1
 
@@ -36,16 +41,41 @@ type Params struct {
 	JudgeAny         bool   // received by: any judge (true), all judges (false)
 	CoinInterval     uint64 // every how many voting rounds a coin is tossed
 	NonAncientRounds uint64 // how far behind the judges an event may be born
+	Whiten           bool   // break ties by whitened hash
+}
+
+// Member is one entry of a roster.
+type Member struct {
+	Slot  int    // what Vertex.Creator names: small, the same in all rosters
+	Stake uint64 // zero: it may create events and counts for nothing
+}
+
+// Rules are what one round is decided by. Members are in the order of member IDs;
+// that order is part of the rules. There is one at least, MaxMembers at most, with
+// stake in total.
+type Rules struct {
+	Params
+	Members []Member
 }
 
 // Vertex is what the rules use of an event.
 type Vertex struct {
-	Creator    int    // member index
+	Creator    int    // slot; one that the roster of a round lacks counts for nobody in it
 	Birth      uint64 // birth round
 	Time       int64  // creation time, ns
 	Coin       uint32 // picks a member, modulo their number
 	SelfParent int    // index, or None
 	Parents    []int  // indices in signed order, the self-parent first if there is one
+	Hash       [32]byte
+}
+
+// State is what one round hands to the next.
+type State struct {
+	Round    uint64 // decided; 0: none is
+	Judges   []int  // in member order
+	Copied   bool   // taken over from the round before
+	Copies   int    // how many rounds in a row took theirs over, up to this one
+	MinBirth uint64 // the first birth round that is not ancient in round Round+1
 }
 
 // Received is an event with its place in a round.
@@ -69,8 +99,12 @@ type Decision struct {
 
 // Engine applies the rules to a growing graph. Make one with New.
 type Engine struct {
+	plans []plan // from the round before the pending one on
+
+	// Of the roster of the pending round.
 	params Params
 	stake  []uint64
+	member []int // index by slot, or None
 	total  uint64
 	n      int
 
@@ -94,6 +128,12 @@ type Engine struct {
 	rows rows
 }
 
+// plan is a change of rules.
+type plan struct {
+	from  uint64
+	rules Rules
+}
+
 // values are what the rules say of one event in the pending round.
 type values struct {
 	below   uint64 // set of judges at or below it
@@ -115,15 +155,113 @@ type rows struct {
 	vote   []int // witness of the member that it wants as judge
 }
 
-// New returns an engine for members with the given stakes, at round 1 with no events.
-// There must be one member at least, MaxMembers at most, and stake in total.
-func New(stake []uint64, p Params) *Engine {
-	g := &Engine{params: p, stake: stake, n: len(stake), round: 1, minBirth: 1}
-	for _, s := range stake {
-		g.total += s
-	}
+// New returns an engine at round 1 with no events.
+func New(r Rules) *Engine {
+	g := &Engine{round: 1, minBirth: 1}
+	g.Plan(0, r)
 	g.open()
 	return g
+}
+
+// Plan sets the rules of the rounds from the given one on, which must come after
+// the one that is pending or was decided by the last Decide.
+func (g *Engine) Plan(from uint64, r Rules) {
+	if len(r.Members) == 0 || len(r.Members) > MaxMembers {
+		panic(fmt.Sprintf("h26: a roster of %d members, want 1 to %d", len(r.Members), MaxMembers))
+	}
+	if from <= g.round && len(g.plans) > 0 {
+		panic(fmt.Sprintf("h26: new rules for round %d while round %d is decided", from, g.round))
+	}
+	for len(g.plans) > 0 && g.plans[len(g.plans)-1].from >= from {
+		g.plans = g.plans[:len(g.plans)-1]
+	}
+	r.Members = slices.Clone(r.Members)
+	g.plans = append(g.plans, plan{from, r})
+}
+
+// rules are those of a round that is not over, or the one before.
+func (g *Engine) rules(round uint64) *Rules {
+	k := len(g.plans) - 1
+	for k > 0 && g.plans[k].from > round {
+		k--
+	}
+	return &g.plans[k].rules
+}
+
+// lay lays the engine out for the rules of the pending round.
+func (g *Engine) lay() {
+	for len(g.plans) > 1 && g.plans[1].from+1 < g.round {
+		g.plans = slices.Delete(g.plans, 0, 1)
+	}
+	r := g.rules(g.round)
+	g.params, g.n, g.total = r.Params, len(r.Members), 0
+	g.stake, g.member = g.stake[:0], g.member[:0]
+	for i, m := range r.Members {
+		for len(g.member) <= m.Slot {
+			g.member = append(g.member, None)
+		}
+		g.member[m.Slot] = i
+		g.stake = append(g.stake, m.Stake)
+		g.total += m.Stake
+	}
+	k := len(g.vert) * g.n
+	g.rows = rows{make([]int, k), make([]int, k), make([]int, k)}
+}
+
+// who is the place in the roster of the creator of x, or None.
+func (g *Engine) who(x int) int {
+	if s := g.vertex(x).Creator; s < len(g.member) {
+		return g.member[s]
+	}
+	return None
+}
+
+// weight is the stake of the creator of x.
+func (g *Engine) weight(x int) uint64 {
+	if m := g.who(x); m != None {
+		return g.stake[m]
+	}
+	return 0
+}
+
+// Begin lets a new engine, to which events were added and which has decided
+// nothing, go on as if s.Round had just been decided. The judges must be there.
+// What s.Round and the rounds before it received is never received again. The
+// rules planned must reach back to round s.Round - s.Copies.
+func (g *Engine) Begin(s State) {
+	var anyJudge bool
+	for k := range uint64(s.Copies) + 1 {
+		anyJudge = anyJudge || g.rules(s.Round-k).JudgeAny
+	}
+	g.round, g.minBirth, g.copied, g.copies = s.Round+1, s.MinBirth, s.Copied, s.Copies
+	g.judges = slices.Clone(s.Judges)
+	below := make([]uint64, len(g.vert))
+	for k, j := range g.judges {
+		below[j-g.base] |= 1 << k
+	}
+	full := uint64(1)<<len(g.judges) - 1
+	for i := len(g.vert) - 1; i >= 0; i-- {
+		g.got[i] = below[i] != 0 && (anyJudge || below[i] == full)
+		for _, q := range g.vert[i].Parents {
+			if !g.ancient(q) {
+				below[q-g.base] |= below[i]
+			}
+		}
+	}
+	g.open()
+}
+
+// State is what the last decided round hands on.
+func (g *Engine) State() State {
+	if g.held == nil {
+		return State{g.round - 1, slices.Clone(g.judges), g.copied, g.copies, g.minBirth}
+	}
+	s := State{Round: g.round, Judges: slices.Clone(g.held.Judges), Copied: g.held.Copied}
+	if s.Copied {
+		s.Copies = g.copies + 1
+	}
+	s.MinBirth = g.limit(s.Judges, s.Round+1)
+	return s
 }
 
 // Pending is the round to be decided next.
@@ -163,11 +301,9 @@ func (g *Engine) Add(v Vertex) int {
 // round. Call it until it says false. The slices of a decision belong to the caller.
 func (g *Engine) Decide() (Decision, bool) {
 	if g.held != nil {
-		g.judges, g.copied = g.held.Judges, g.held.Copied
+		s := g.State()
+		g.judges, g.copied, g.copies, g.minBirth = s.Judges, s.Copied, s.Copies, s.MinBirth
 		g.held = nil
-		if g.copies++; !g.copied {
-			g.copies = 0
-		}
 		g.round++
 		g.open()
 	}
@@ -252,27 +388,36 @@ func (g *Engine) unlink(v *Vertex) {
 
 // open starts the pending round from the judges of the one before it.
 func (g *Engine) open() {
+	g.lay()
 	g.start = g.base
-	if g.round > 1 && len(g.judges) > 0 {
-		g.start = g.judges[0]
-		low := g.vertex(g.judges[0]).Birth
-		for _, j := range g.judges {
-			g.start = min(g.start, j)
-			low = min(low, g.vertex(j).Birth)
-		}
-		if low > g.params.NonAncientRounds {
-			g.minBirth = max(g.minBirth, low-g.params.NonAncientRounds)
-		}
+	var held uint64
+	if len(g.judges) > 0 {
+		g.start = slices.Min(g.judges)
+	}
+	for _, j := range g.judges {
+		held += g.weight(j)
 	}
 	g.next = g.start
-	var held uint64
-	for _, j := range g.judges {
-		held += g.stake[g.vertex(j).Creator]
-	}
 	g.voteD = 1
-	if g.copied || !g.Super(held) {
+	if g.copied || !g.Super(held) || g.rules(g.round-1).JudgeAny && !g.params.JudgeAny {
 		g.voteD = 2
 	}
+}
+
+// limit is the first birth round that is not ancient in a round, given the judges
+// of the one before it.
+func (g *Engine) limit(judges []int, round uint64) uint64 {
+	if len(judges) == 0 {
+		return g.minBirth
+	}
+	low := g.vertex(judges[0]).Birth
+	for _, j := range judges {
+		low = min(low, g.vertex(j).Birth)
+	}
+	if back := g.rules(round).NonAncientRounds; low > back {
+		return max(g.minBirth, low-back)
+	}
+	return g.minBirth
 }
 
 func (g *Engine) vertex(x int) *Vertex { return &g.vert[x-g.base] }

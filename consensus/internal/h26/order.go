@@ -1,6 +1,7 @@
 package h26
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 )
@@ -15,7 +16,7 @@ func (g *Engine) decide(x int) Decision {
 	for _, w := range g.row(g.rows.vote, x) {
 		if w != None {
 			d.Judges = append(d.Judges, w)
-			held += g.stake[g.vertex(w).Creator]
+			held += g.weight(w)
 		}
 	}
 	if !g.Super(held) {
@@ -34,9 +35,10 @@ type placed struct {
 }
 
 // receive orders what the judges of d have below them and earlier judges had not:
-// by consensus time, then generation, then place in a walk down from the judges.
+// by consensus time, then generation, then whitened hash if the rules say so, then
+// place in a walk down from the judges.
 func (g *Engine) receive(d *Decision) []Received {
-	if d.Copied || len(d.Judges) == 0 {
+	if len(d.Judges) == 0 {
 		return nil
 	}
 	var list []placed
@@ -45,8 +47,21 @@ func (g *Engine) receive(d *Decision) []Received {
 	} else {
 		list = g.receiveAll(d)
 	}
+	var white [32]byte
+	for _, j := range d.Judges {
+		white = xor(white, g.vertex(j).Hash)
+	}
 	slices.SortFunc(list, func(a, b placed) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.gen, b.gen), cmp.Compare(a.walk, b.walk))
+		if c := cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.gen, b.gen)); c != 0 {
+			return c
+		}
+		if g.params.Whiten {
+			ha, hb := xor(white, g.vertex(a.Index).Hash), xor(white, g.vertex(b.Index).Hash)
+			if c := bytes.Compare(ha[:], hb[:]); c != 0 {
+				return c
+			}
+		}
+		return cmp.Compare(a.walk, b.walk)
 	})
 	out := make([]Received, len(list))
 	for i := range list {
@@ -54,6 +69,13 @@ func (g *Engine) receive(d *Decision) []Received {
 		g.got[list[i].Index-g.base] = true
 	}
 	return out
+}
+
+func xor(a, b [32]byte) [32]byte {
+	for i := range a {
+		a[i] ^= b[i]
+	}
+	return a
 }
 
 func (g *Engine) receiveAny(d *Decision) []placed {
@@ -142,7 +164,7 @@ func (g *Engine) median(judges []int, time func(k, j int) int64) int64 {
 	var list []weighted
 	var total, sum uint64
 	for k, j := range judges {
-		w := weighted{time(k, j), g.stake[g.vertex(j).Creator]}
+		w := weighted{time(k, j), g.weight(j)}
 		total += w.stake
 		list = append(list, w)
 	}

@@ -65,7 +65,9 @@ func (g *Engine) look(x int) {
 			}
 		}
 	}
-	row[vert.Creator] = x
+	if c := g.who(x); c != None {
+		row[c] = x
+	}
 }
 
 // newer chooses between the event of a member that is known so far and another.
@@ -146,7 +148,7 @@ func (g *Engine) strong(x int) []int {
 
 // through is the witness of member m that x sees by way of member by.
 func (g *Engine) through(x, m, by int) int {
-	if c := g.vertex(x).Creator; m == by && m == c {
+	if m == by && m == g.who(x) {
 		if sp := g.at(x).self; sp != None {
 			return g.at(sp).first
 		}
