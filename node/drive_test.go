@@ -1,14 +1,12 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,16 +14,16 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/node/order/ordertest"
 )
 
-// orders are the ordering loops of a roster, without a network: what one
-// publishes the others receive.
+// orders are the replicas of a roster over a network of memory.
 type orders struct {
-	all   []*order
-	paths []string
-	inbox []chan []byte
+	all     []*replica
+	dirs    []string
+	keys    []ed25519.PrivateKey
+	genesis Genesis
 }
 
 func newOrders(t *testing.T, count int) *orders {
@@ -53,34 +51,28 @@ func newOrders(t *testing.T, count int) *orders {
 	if err != nil {
 		t.Fatal(err)
 	}
+	os.genesis, os.keys = g, keys
+	net := ordertest.NewNet(g.peers())
 	for i, key := range keys {
-		path := filepath.Join(t.TempDir(), "events.log")
-		o, err := openOrder(path, g, key, ledger.MemberID(i+1), slog.New(slog.DiscardHandler))
+		dir := t.TempDir()
+		o, err := openReplica(dir, g, key, ledger.MemberID(i+1), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { o.log.close() })
-		os.all, os.paths, os.inbox = append(os.all, o), append(os.paths, path), append(os.inbox, make(chan []byte, 1<<16))
+		o.loop.Join(net.Overlay(g.Members[i].Peer))
+		t.Cleanup(func() { o.loop.Close() })
+		os.all, os.dirs = append(os.all, o), append(os.dirs, dir)
 	}
 	return os
 }
 
-// run runs the loops until the test ends. seen is called for each event before it
-// is published, with the number of its author.
-func (os *orders) run(t *testing.T, seen func(author int, event []byte)) {
+// run runs the loops until the test ends.
+func (os *orders) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i, o := range os.all {
-		o.publish = func(event []byte) {
-			seen(i, event)
-			for k, to := range os.inbox {
-				if k != i {
-					to <- event
-				}
-			}
-		}
 		wg.Go(func() {
-			if err := o.run(ctx, os.inbox[i]); err != nil {
+			if err := o.loop.Run(ctx); err != nil {
 				t.Errorf("order %d ended: %v", i, err)
 			}
 		})
@@ -88,34 +80,10 @@ func (os *orders) run(t *testing.T, seen func(author int, event []byte)) {
 	t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
-func TestOwnEventIsInTheLogBeforeAnyoneSeesIt(t *testing.T) {
-	ctx := deadline(t)
-	os3 := newOrders(t, 3)
-	var mu sync.Mutex
-	seen := 0
-	os3.run(t, func(author int, event []byte) {
-		log, err := os.ReadFile(os3.paths[author])
-		if err != nil || !bytes.Contains(log, event) {
-			t.Errorf("an event of %d bytes is published and not in the log: %v", len(event), err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		seen++
-	})
-	if _, err := os3.all[0].Submit(ctx, &ledger.Publish{Name: "os", Commit: "c"}); err != nil {
-		t.Fatal(err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if seen == 0 {
-		t.Error("nothing was published")
-	}
-}
-
 func TestMembersThatSpeakAtOnceComeToTheSameState(t *testing.T) {
 	ctx := deadline(t)
 	os3 := newOrders(t, 3)
-	os3.run(t, func(int, []byte) {})
+	os3.run(t)
 	// Every state that each of them goes through.
 	roots := make([]map[uint64]string, len(os3.all))
 	watched, stop := context.WithCancel(ctx)
@@ -172,7 +140,7 @@ func TestMembersThatSpeakAtOnceComeToTheSameState(t *testing.T) {
 func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 	ctx := deadline(t)
 	one := newOrders(t, 1)
-	one.run(t, func(int, []byte) {})
+	one.run(t)
 	o := one.all[0]
 	for k := range 5 {
 		if _, err := o.Submit(ctx, &ledger.Publish{Name: fmt.Sprintf("image%d", k), Commit: "c"}); err != nil {
@@ -181,56 +149,21 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 	}
 	var root string
 	var next uint64
-	path := filepath.Join(t.TempDir(), "copy.log")
+	dir := t.TempDir()
 	if err := o.do(ctx, func() {
 		root, next = o.state.Root(), o.state.Next
-		log, err := os.ReadFile(one.paths[0])
-		if err == nil {
-			err = os.WriteFile(path, log, 0o600)
-		}
-		if err != nil {
+		if err := os.CopyFS(dir, os.DirFS(one.dirs[0])); err != nil {
 			t.Error(err)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openOrder(path, o.genesis, o.key, o.self, slog.New(slog.DiscardHandler))
+	again, err := openReplica(dir, one.genesis, one.keys[0], o.self, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.log.close()
+	defer again.loop.Close()
 	if again.state.Next != next || again.state.Root() != root {
 		t.Errorf("after %d events the state is %s, after a restart and %d it is %s", next, root, again.state.Next, again.state.Root())
-	}
-	if len(again.pool) != 0 || len(again.flying) != 0 {
-		t.Errorf("a restart wants to say %d and %d transactions again", len(again.pool), len(again.flying))
-	}
-}
-
-// What an event said that can never be ordered is said again, and whoever waits
-// for it goes on waiting.
-func TestTransactionsOfAStaleEventGoBackIntoThePool(t *testing.T) {
-	o := newOrders(t, 3).all[0]
-	done := make(chan Verdict, 1)
-	if err := o.submit(&ledger.Tick{}, done); err != nil {
-		t.Fatal(err)
-	}
-	raw := o.load()
-	if len(raw) != 1 || len(o.pool) != 0 || len(o.flying) != 1 {
-		t.Fatalf("%d loaded, %d wait, %d fly", len(raw), len(o.pool), len(o.flying))
-	}
-	before, err := ledger.Encode(ledger.Tx{ID: "before-the-restart", Body: &ledger.Tick{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.retract([]*consensus.Event{{Creator: 1, Payload: [][]byte{raw[0], before, []byte("noise")}}})
-	if len(o.flying) != 0 || len(o.pool) != 2 {
-		t.Fatalf("%d fly, %d wait", len(o.flying), len(o.pool))
-	}
-	if o.pool[0].done != done || !bytes.Equal(o.pool[0].raw, raw[0]) || o.pool[1].id != "before-the-restart" {
-		t.Errorf("the pool holds %+v and %+v", o.pool[0], o.pool[1])
-	}
-	if again := o.load(); len(again) != 2 {
-		t.Errorf("%d are said again", len(again))
 	}
 }

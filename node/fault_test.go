@@ -139,8 +139,8 @@ func TestSecondStartContinuesWhereTheFirstStopped(t *testing.T) {
 		t.Fatalf("migrate after the restart: %+v, %v", rep, err)
 	}
 	for _, s := range o.sites {
-		if f := s.node.order.core.Forks(); len(f) > 0 {
-			t.Errorf("%s saw %d forks", s.name, len(f))
+		if st, err := s.node.order.loop.Status(ctx); err != nil || st.Forks > 0 {
+			t.Errorf("%s saw %d forks, %v", s.name, st.Forks, err)
 		}
 	}
 }

@@ -26,7 +26,6 @@ const (
 	identityFile = "identity.key"
 	memberFile   = "member.json"
 	genesisFile  = "genesis.json"
-	eventsFile   = "events.log"
 	// SocketFile is the control socket in a data directory.
 	SocketFile = "control.sock"
 )

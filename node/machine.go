@@ -231,7 +231,7 @@ func (n *Node) mark(m *machine, s step, move, epoch uint64) error {
 	r := m.record
 	n.mu.Unlock()
 	r.Step, r.Move, r.Epoch = s, move, epoch
-	err := n.order.log.sync()
+	err := n.order.loop.Sync()
 	if err == nil {
 		err = n.saveRecord(r)
 	}

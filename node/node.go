@@ -2,8 +2,8 @@
 // overlay, blockstore, machines — owns the goroutine that drives the order, and
 // turns what the order says into action.
 //
-// Three kinds of goroutines do the work. The ordering loop (order) owns the
-// hashgraph and the ledger and never blocks. Sessions (source.go,
+// Three kinds of goroutines do the work. The ordering loop (package order) owns the
+// hashgraph and the ledger (replica) and never blocks. Sessions (source.go,
 // destination.go) each carry one migration and may block as long as their
 // deadlines say. The rest serve: requests of other members, and of people
 // through package api.
@@ -51,7 +51,7 @@ type Node struct {
 	self    ledger.MemberID
 	log     *slog.Logger
 	lock    *os.File
-	order   *order
+	order   *replica
 	overlay *gossip.Overlay
 	store   *blockstore.Store
 
@@ -112,7 +112,7 @@ func (n *Node) open(key crypto.PrivKey) error {
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
 	}
-	n.order, err = openOrder(filepath.Join(n.cfg.Dir, eventsFile), n.genesis, raw, n.self, n.log)
+	n.order, err = openReplica(n.cfg.Dir, n.genesis, raw, n.self, n.log)
 	if err != nil {
 		return err
 	}
@@ -146,18 +146,13 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.store.Join(ctx, n.overlay.Host(), n.overlay.BitswapPrefix(), func(id peer.ID) bool { return n.genesis.member(id) != 0 }); err != nil {
 		return err
 	}
-	n.order.publish = func(raw []byte) { _ = n.overlay.Publish(ctx, raw) }
-	n.order.fetch = func(w consensus.Want) { n.spawn(func() { n.fetchParent(ctx, w) }) }
 	n.order.effect = n.react
 	left, lost := n.takeUp() // before the order speaks: none of its words about them may be lost
-	n.serveSync()
+	n.order.loop.Join(events{n.overlay})
 	n.serveProbe()
 	n.overlay.Handle(protoMigrate, n.serveMigrate)
-	messages := make(chan []byte, 256)
 	g.Go(func() error { return n.overlay.Run(ctx) })
-	g.Go(func() error { return relay(ctx, n.overlay.Messages(), messages) })
-	g.Go(func() error { return n.order.run(ctx, messages) })
-	g.Go(func() error { return n.syncLoop(ctx) })
+	g.Go(func() error { return n.order.loop.Run(ctx) })
 	g.Go(func() error { n.reconcile(ctx, left, lost); return nil })
 	g.Go(func() error { n.probe(ctx); return nil })
 	err := g.Wait()
@@ -180,21 +175,6 @@ func (n *Node) probe(ctx context.Context) {
 	}
 }
 
-func relay(ctx context.Context, in <-chan gossip.Message, out chan<- []byte) error {
-	for {
-		select {
-		case m := <-in:
-			select {
-			case out <- m.Data:
-			case <-ctx.Done():
-				return nil
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 func (n *Node) close() {
 	if n.overlay != nil {
 		_ = n.overlay.Close()
@@ -203,7 +183,7 @@ func (n *Node) close() {
 		_ = n.store.Close()
 	}
 	if n.order != nil {
-		_ = n.order.log.close()
+		_ = n.order.loop.Close()
 	}
 	if n.lock != nil {
 		_ = n.lock.Close()
@@ -222,16 +202,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%s is in use by another dcnode: stop it, or use another --data", dir)
 	}
 	return f, nil
-}
-
-func (n *Node) connectedPeers() []peer.ID {
-	var out []peer.ID
-	for _, p := range n.overlay.Peers() {
-		if p.Connected {
-			out = append(out, p.ID)
-		}
-	}
-	return out
 }
 
 // reasonable bounds a request of a person or of another member.

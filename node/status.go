@@ -33,10 +33,12 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		}
 		st.Members = append(st.Members, m)
 	}
-	err := n.order.do(ctx, func() {
-		st.Ordered, st.Root, st.Round = n.order.state.Next, n.order.state.Root(), n.order.core.Pending()
-		st.Waiting = len(n.order.pool) + len(n.order.flying)
-	})
+	ord, err := n.order.loop.Status(ctx)
+	if err != nil {
+		return st, err
+	}
+	st.Round, st.Waiting = ord.Pending, ord.Waiting
+	err = n.order.do(ctx, func() { st.Ordered, st.Root = n.order.state.Next, n.order.state.Root() })
 	return st, err
 }
 

@@ -1,4 +1,4 @@
-package node
+package order
 
 import (
 	"crypto/ed25519"

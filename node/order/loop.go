@@ -1,0 +1,189 @@
+package order
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dcnode/dcnode/consensus"
+)
+
+const (
+	// idle is how long the loop sleeps when nothing is due.
+	idle = time.Minute
+	// tickSlack is how long after a deadline a member lets the overlay's time pass
+	// it, in case somebody else's event does so first.
+	tickSlack = 20 * time.Millisecond
+)
+
+// Run is the life of the loop. It returns nil when ctx ends, and an error when an
+// event cannot be saved, for a member that cannot save must not speak, or when the
+// Machine cannot go on. It is called once.
+func (l *Loop) Run(ctx context.Context) error {
+	defer close(l.ended)
+	g, gctx := errgroup.WithContext(ctx)
+	l.ctx = gctx
+	g.Go(func() error { return l.loop(gctx) })
+	if l.overlay != nil {
+		for range verifiers() {
+			g.Go(func() error { return l.intake.verify(gctx) })
+		}
+		g.Go(func() error { return l.overlay.Receive(gctx, l.intake.deliver) })
+		g.Go(func() error { return l.net.run(gctx) })
+	}
+	err := g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+func (l *Loop) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		l.takeIn()
+		next, err := l.create()
+		if err != nil {
+			return err
+		}
+		timer.Reset(next)
+		select {
+		case f := <-l.calls:
+			f()
+		case <-l.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// takeIn gives all that has come to the hashgraph.
+func (l *Loop) takeIn() {
+	for _, a := range l.inbox.take() {
+		fresh := false
+		if !l.core.Has(a.hash) {
+			err := l.core.Add(a.ev)
+			fresh = err == nil
+			l.intake.judge(a, err)
+		}
+		if a.done != nil {
+			a.done(fresh)
+		}
+	}
+}
+
+// create makes own events while they are due and says when to look again. An event
+// that is due is made before what came is written and applied: others wait for it,
+// and one write takes both, parents first.
+func (l *Loop) create() (time.Duration, error) {
+	if err := l.tick(); err != nil {
+		return 0, err
+	}
+	for {
+		due, wait := l.core.Due(int64(time.Since(l.start)), l.pool.waiting())
+		if due {
+			if err := l.speak(); err != nil {
+				return 0, err
+			}
+		}
+		if err := l.drain(); err != nil {
+			return 0, err
+		}
+		if !due {
+			return min(l.net.chase(), l.nextLook(wait)), nil
+		}
+	}
+}
+
+// speak makes one own event and adds it.
+func (l *Loop) speak() error {
+	var coin [4]byte
+	if _, err := rand.Read(coin[:]); err != nil {
+		return fmt.Errorf("draw coin: %w", err)
+	}
+	load := l.pool.load()
+	e := l.core.Next(consensus.Timestamp(time.Now().UnixNano()), binary.BigEndian.Uint32(coin[:]), payloads(load))
+	e.Sign(l.cfg.Key)
+	l.pool.flies(e.Hash(), load)
+	if err := l.core.Add(e); err != nil {
+		return fmt.Errorf("add own event: %w", err)
+	}
+	return nil
+}
+
+// drain hands out what the hashgraph has ready: write, publish, fetch, apply.
+func (l *Loop) drain() error {
+	for rd, ok := l.core.Ready(); ok; rd, ok = l.core.Ready() {
+		if !l.replays {
+			if err := l.events.append(rd.Save, len(rd.Send) > 0); err != nil {
+				return err
+			}
+			l.publish(rd.Send)
+			l.net.want(rd.Missing)
+			l.pool.retract(rd.Stale)
+		}
+		for _, ev := range rd.Ordered {
+			if err := l.cfg.Machine.Apply(ev); err != nil {
+				return fmt.Errorf("apply event %d of the order: %w", ev.Index, err)
+			}
+			l.pool.ordered(ev)
+		}
+		l.core.Advance()
+	}
+	return nil
+}
+
+func (l *Loop) publish(own []*consensus.Event) {
+	if l.overlay == nil {
+		return
+	}
+	for _, e := range own {
+		if err := l.overlay.Publish(l.ctx, e.Marshal()); err != nil && l.ctx.Err() == nil {
+			l.log.Warn("publish an event", "cause", err) // who lacks it asks for it
+		}
+	}
+}
+
+// nextLook is the earlier of the hashgraph's wish and the Machine's next deadline.
+func (l *Loop) nextLook(wait int64) time.Duration {
+	next := idle
+	if wait > 0 {
+		next = min(next, time.Duration(wait))
+	}
+	if due := l.due(); due != 0 {
+		until := time.Until(time.Unix(0, due)) + tickSlack
+		next = min(next, max(until, tickSlack))
+	}
+	return next
+}
+
+func (l *Loop) due() int64 {
+	if l.timer == nil {
+		return 0
+	}
+	return l.timer.Due()
+}
+
+// tick orders an empty transaction when a deadline of the Machine has passed and
+// the overlay is idle.
+func (l *Loop) tick() error {
+	due := l.due()
+	if due == 0 || !l.pool.empty() || time.Now().UnixNano() < due+int64(tickSlack) {
+		return nil
+	}
+	raw, err := l.timer.Tick()
+	if err == nil {
+		err = l.pool.put(&pending{raw: raw})
+	}
+	if err != nil {
+		return fmt.Errorf("order a tick: %w", err)
+	}
+	return nil
+}
