@@ -52,6 +52,9 @@ type memberClock struct {
 	acked          int   // the own event that rtt was last measured with
 	misses, onTime int
 	out            bool
+
+	away bool  // the transport has no connection
+	ping int64 // ns that the transport measured; 0: not known
 }
 
 func newClock(n int) clock {
@@ -74,7 +77,7 @@ func newClock(n int) clock {
 // Nothing undecided and nothing pending: nothing is due. More than a third of the
 // weight away: nothing is due after at most one event.
 func (c *Core) Due(mono int64, pending bool) (now bool, wait int64) {
-	if c.self == none {
+	if c.self == none || c.observing {
 		return false, 0
 	}
 	c.note(mono)
@@ -137,7 +140,7 @@ func (c *Core) layerAt(m int) uint64 { return c.dag.layerOf(c.chains[m].head) }
 
 // live reports whether member m is worth waiting for in a layer.
 func (c *Core) live(m int, layer uint64) bool {
-	return m != c.self && c.cfg.Roster[m].Weight > 0 && !c.clock.members[m].out && c.layerAt(m)+liveLag >= layer
+	return m != c.self && c.cfg.Roster[m].Weight > 0 && !c.clock.members[m].out && !c.clock.members[m].away && c.layerAt(m)+liveLag >= layer
 }
 
 // note looks at the events that came since the last time.
@@ -281,5 +284,18 @@ func (c *Core) judge(w *layerWatch) {
 		if mc.misses++; mc.misses >= missesOut {
 			mc.out = true
 		}
+	}
+}
+
+// Observe keeps this member from creating events while it is on: the driver is not
+// sure that it knows its own last event.
+func (c *Core) Observe(on bool) { c.observing = on }
+
+// Reach says what the transport knows of a member: one that is not connected is not
+// waited for; rtt (ns, 0: not known) is how long an answer takes.
+func (c *Core) Reach(member uint64, connected bool, rtt int64) {
+	if m, ok := c.member[member]; ok {
+		c.clock.members[m].away = !connected
+		c.clock.members[m].ping = max(rtt, 0)
 	}
 }

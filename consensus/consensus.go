@@ -93,10 +93,30 @@ type Params struct {
 	JudgeAny         bool
 	CoinInterval     uint64 // 12
 	NonAncientRounds uint64 // 26
+	Whiten           bool   // ties are broken by the events' hashes, whitened by the judges'
 }
 
-// DefaultParams are those of hashgraph.md section 2.5 for a ledger.
-var DefaultParams = Params{SeeNum: 2, SeeDen: 3, JudgeAny: true, CoinInterval: 12, NonAncientRounds: 26}
+// DefaultParams are those of the 2026 rules, set for a ledger: any judge orders, the
+// fast step is taken, and nobody gains by the order of a walk.
+var DefaultParams = Params{SeeNum: 2, SeeDen: 3, JudgeAny: true, CoinInterval: 12, NonAncientRounds: 26, Whiten: true}
+
+// Epoch is a run of rounds with one roster and one set of parameters: from round
+// From up to the next epoch.
+type Epoch struct {
+	From   uint64
+	Roster []Member
+	Params Params
+}
+
+const (
+	// ChangeDelay is the number of rounds from the one that ordered a change of
+	// roster or parameters to the first that obeys it. Events are checked by the
+	// roster of their birth round, so a member that is fewer rounds behind than this
+	// knows the creators of all it gets.
+	ChangeDelay = 8
+	// CheckpointEvery is the number of rounds from one checkpoint to the next.
+	CheckpointEvery = 512
+)
 
 // Config is what a Core is made of.
 type Config struct {
@@ -104,6 +124,16 @@ type Config struct {
 	Roster  []Member // ordered by ID, no duplicates, at least one with weight
 	Self    uint64   // this member's ID; one that is not in the roster only observes
 	Params  Params   // zero: DefaultParams
+
+	// From is where to go on; Roster and Params are then those of its epochs. Feed
+	// all events born in round From.MinBirth or later, in any order that has parents
+	// first; until the judges of the checkpoint are among them nothing is decided
+	// and nothing created. What was ordered before the checkpoint is not ordered
+	// again.
+	From *Checkpoint
+	// CheckpointEvery is the number of rounds between checkpoints, the same at every
+	// member; zero: the constant of that name.
+	CheckpointEvery uint64
 }
 
 // Ordered is an event with its place in the total order.
@@ -135,6 +165,9 @@ type Ready struct {
 	Send []*Event
 	// Missing: parents to fetch by hash.
 	Missing []Want
+	// Checkpoints: to be taken now, when all Ordered of earlier Readys are applied
+	// and none of this one.
+	Checkpoints []Checkpoint
 	// Ordered: the continuation of the total order.
 	Ordered []Ordered
 	// Stale: own events with payload that became ancient without being ordered.

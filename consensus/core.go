@@ -9,9 +9,6 @@ import (
 // forgetAt is how many ancient events gather before they are let go of together.
 const forgetAt = 64
 
-// maxWeight bounds the sum of weights, so that no product overflows.
-const maxWeight = 1 << 48
-
 // maxPerRound bounds the events of one creator in one birth round. A member that
 // keeps to the rules makes about one.
 const maxPerRound = 1024
@@ -31,6 +28,8 @@ type Core struct {
 	own    ownHead
 	busy   int // events in the graph with a payload that is neither ordered nor stale
 	clock  clock
+
+	observing bool // the driver does not want own events
 
 	ordered  uint64
 	lastTime Timestamp
@@ -56,7 +55,8 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Params == (Params{}) {
 		cfg.Params = DefaultParams
 	}
-	if err := cfg.check(); err != nil {
+	ep := Epoch{From: 1, Roster: cfg.Roster, Params: cfg.Params}
+	if err := ep.check(); err != nil {
 		return nil, fmt.Errorf("set up consensus: %w", err)
 	}
 	n := len(cfg.Roster)
@@ -70,38 +70,13 @@ func New(cfg Config) (*Core, error) {
 	}
 	c.engine = h26.New(h26.Rules{Params: h26.Params{
 		SeeNum: cfg.Params.SeeNum, SeeDen: cfg.Params.SeeDen, JudgeAny: cfg.Params.JudgeAny,
-		CoinInterval: cfg.Params.CoinInterval, NonAncientRounds: cfg.Params.NonAncientRounds,
+		CoinInterval: cfg.Params.CoinInterval, NonAncientRounds: cfg.Params.NonAncientRounds, Whiten: cfg.Params.Whiten,
 	}, Members: members})
 	c.dag = dag{n: n, index: map[Hash]int{}}
 	c.wait = newWaiting(n)
 	c.chains = newChains(n)
 	c.clock = newClock(n)
 	return c, nil
-}
-
-func (cfg *Config) check() error {
-	var total uint64
-	for i, m := range cfg.Roster {
-		if i > 0 && cfg.Roster[i-1].ID >= m.ID {
-			return fmt.Errorf("the roster is not in the order of IDs at member %d", m.ID)
-		}
-		if m.Weight > maxWeight || total+m.Weight > maxWeight {
-			return fmt.Errorf("the weights add up to more than %d at member %d", uint64(maxWeight), m.ID)
-		}
-		total += m.Weight
-	}
-	p := cfg.Params
-	switch {
-	case len(cfg.Roster) > MaxMembers:
-		return fmt.Errorf("%d members, at most %d are allowed", len(cfg.Roster), MaxMembers)
-	case total == 0:
-		return fmt.Errorf("no member has weight")
-	case p.SeeDen == 0 || p.SeeDen > 1000 || p.SeeNum > p.SeeDen || 2*p.SeeNum < p.SeeDen:
-		return fmt.Errorf("the see fraction %d/%d is not between 1/2 and 1/1", p.SeeNum, p.SeeDen)
-	case p.CoinInterval < 2 || p.NonAncientRounds == 0:
-		return fmt.Errorf("coin interval %d (2 or more) or non-ancient rounds %d (1 or more) is too small", p.CoinInterval, p.NonAncientRounds)
-	}
-	return nil
 }
 
 // Add takes an event whose signature the caller has checked. Nil means that it is
@@ -261,7 +236,7 @@ func (c *Core) insert(e *Event, h Hash, m int) error {
 	}
 	c.engine.Add(h26.Vertex{
 		Creator: m, Birth: e.BirthRound, Time: int64(e.Time), Coin: e.Coin,
-		SelfParent: res.self, Parents: res.places,
+		SelfParent: res.self, Parents: res.places, Hash: h,
 	})
 	c.release(h)
 	c.decide()

@@ -28,9 +28,10 @@ func (c *Core) layer(places []int) uint64 {
 // last event of every member that has news since then; t is the wall clock, coin 32
 // random bits, payload what to order, within MaxPayload, MaxTransaction and
 // PayloadRoom(MaxMembers). The caller signs it and Adds it before it calls Next
-// again: two events from one place would be a fork. An observer gets nil.
+// again: two events from one place would be a fork. An observer gets nil, and so
+// does a member that Observes.
 func (c *Core) Next(t Timestamp, coin uint32, payload [][]byte) *Event {
-	if c.self == none {
+	if c.self == none || c.observing {
 		return nil
 	}
 	e := &Event{

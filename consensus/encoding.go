@@ -85,10 +85,7 @@ func (e *Event) body(spare int) []byte {
 	b = be.AppendUint32(b, e.Coin)
 	b = append(b, byte(len(e.Parents)))
 	for i := range e.Parents {
-		p := &e.Parents[i]
-		b = append(b, p.Hash[:]...)
-		b = be.AppendUint64(b, p.Creator)
-		b = be.AppendUint64(b, p.BirthRound)
+		b = appendParent(b, &e.Parents[i])
 	}
 	b = be.AppendUint16(b, uint16(len(e.Payload)))
 	for _, tx := range e.Payload {
@@ -96,6 +93,12 @@ func (e *Event) body(spare int) []byte {
 		b = append(b, tx...)
 	}
 	return b
+}
+
+func appendParent(b []byte, p *Parent) []byte {
+	b = append(b, p.Hash[:]...)
+	b = binary.BigEndian.AppendUint64(b, p.Creator)
+	return binary.BigEndian.AppendUint64(b, p.BirthRound)
 }
 
 var errShort = errors.New("it ends early")
@@ -124,6 +127,10 @@ func (r *reader) hash() (h Hash) {
 	return h
 }
 
+func (r *reader) parent() Parent {
+	return Parent{Hash: r.hash(), Creator: r.u64(), BirthRound: r.u64()}
+}
+
 // Unmarshal reads an encoding. It accepts exactly what Marshal makes of an event
 // within the limits, keeps no reference to b, and does not check the signature.
 // Errors are ErrInvalid.
@@ -139,7 +146,7 @@ func Unmarshal(b []byte) (*Event, error) {
 	e.Time = Timestamp(r.u64())
 	e.Coin = binary.BigEndian.Uint32(r.take(4))
 	for range int(r.take(1)[0]) {
-		e.Parents = append(e.Parents, Parent{Hash: r.hash(), Creator: r.u64(), BirthRound: r.u64()})
+		e.Parents = append(e.Parents, r.parent())
 	}
 	for range int(binary.BigEndian.Uint16(r.take(2))) {
 		n := binary.BigEndian.Uint32(r.take(4))

@@ -13,6 +13,7 @@ type Status struct {
 	Copied   uint64 // rounds that took over the judges before them
 	Late     uint64 // rounds decided later than the first chance
 	Refused  uint64 // kept events that turned out to break a rule
+	Joining  bool   // the judges of the checkpoint are not all here yet: nothing is decided or created
 	Halted   bool   // the order has ended for good: a third of the weight or more is lying
 	Delta    int64  // ns: how long stragglers are waited for now
 	Members  []MemberStatus
