@@ -1,191 +1,255 @@
 package h26
 
-// value computes what the rules say of x in the pending round, from its parents.
-func (g *Engine) value(x int) {
-	v, vert := g.at(x), g.vertex(x)
-	*v = values{self: None, first: x, fw: None, parent: g.round - 1}
-	var proper uint64
-	for _, q := range vert.Parents {
-		if q < g.start || g.ancient(q) {
-			continue
-		}
-		w := g.at(q)
-		proper |= w.below
-		if !g.live(w) {
-			continue
-		}
-		v.gen = max(v.gen, w.gen)
-		v.parent = max(v.parent, w.round)
-		if q == vert.SelfParent {
-			v.self = q
-		}
-	}
-	v.gen++
-	v.below = proper
-	for k, j := range g.judges {
-		if j == x {
-			v.below |= 1 << k
-		}
-	}
-	g.look(x)
-	v.round = g.votingRound(x, proper)
-	v.isFirst = v.self == None || g.at(v.self).round < v.round
-	if !v.isFirst {
-		v.first = g.at(v.self).first
-	}
-	v.fw = g.firstWitness(x)
-	if v.isFirst && v.round >= g.round+g.voteD {
-		g.castVotes(x)
+import "math/bits"
+
+// window is what the rules say, in the pending round, of the events from start on.
+// In here an event is known by its distance from start, a round by its distance
+// from the one before the pending one: 0 is that one, 1 the pending one.
+type window struct {
+	vals  []values
+	rows  []int32 // of n values each
+	above []judge // by place
+	below int     // how many of above were passed
+	full  uint64  // the set of all judges
+
+	tip    [MaxMembers]int32 // last event of each member that is live
+	forked uint64            // members whose events there are no single chain
+}
+
+// judge is a judge of the round before, as a set with one member.
+type judge struct {
+	at  int
+	set uint64
+}
+
+// values are what the rules say of one event.
+type values struct {
+	below  uint64 // set of judges at or below it
+	seen   uint64 // members whose last event below it is in its voting round
+	gen    int32
+	round  int32 // voting round
+	self   int32 // self-parent, if that has a say
+	first  int32 // first self witness
+	fw     int32 // first witness of the round, by first parents
+	last   int32 // row: last event of each member below, if that is in round 1 or later
+	strong int32 // row: witness of each member in the round before that is strongly seen
+	vote   int32 // row: witness of each member that it wants as judge
+	who    int32 // creator, or None
+	live   bool  // it is above a judge of the round before
+	says   bool  // it is live and not ancient
+}
+
+// clear makes the window ready for a round with so many judges before it and so many
+// members.
+func (w *window) clear(judges, n int) {
+	w.vals, w.rows = empty(w.vals), empty(w.rows)
+	w.below, w.forked = 0, 0
+	w.full = uint64(1)<<judges - 1
+	for m := range n {
+		w.tip[m] = None
 	}
 }
 
-// live reports whether an event has a say: it is above a judge of the round before.
-func (g *Engine) live(v *values) bool { return g.round == 1 || v.below != 0 }
-
-// says reports whether parent q of an event has a say.
-func (g *Engine) says(q int) bool {
-	return q >= g.start && !g.ancient(q) && g.live(g.at(q))
+// empty empties a slice, and gives it back if it was last used for much less than
+// it has room for.
+func empty[T any](s []T) []T {
+	if cap(s) > 1024+8*len(s) {
+		return nil
+	}
+	return s[:0]
 }
 
-// look fills the row of the last event of each member below x. Where parents know
-// different events of a member, the highest voting round wins; among those of it,
-// the branch that the earliest parent knows; of that branch, the latest event.
-func (g *Engine) look(x int) {
-	vert, row := g.vertex(x), g.row(g.rows.seen, x)
-	for m := range row {
-		row[m] = None
+// value computes what the rules say of x from what they say of its parents, and
+// reports whether x decides the pending round.
+func (g *Engine) value(x int) bool {
+	vert, at := g.vertex(x), int32(x-g.start)
+	g.vals = append(g.vals, values{
+		gen: 1, self: None, first: at, fw: None, last: None, strong: None, vote: None, who: g.who(vert.slot),
+	})
+	v := &g.vals[at]
+	parent := g.inherit(vert, v, at)
+	proper := v.below
+	if g.below < len(g.above) && g.above[g.below].at == int(at) {
+		v.below |= g.above[g.below].set
+		g.below++
 	}
-	for _, q := range vert.Parents {
-		if !g.says(q) {
+	v.live = v.below != 0 || g.round == 1
+	if !v.live {
+		return false
+	}
+	v.says = vert.birth >= g.minBirth
+	g.track(v, at)
+	v.round = g.votingRound(vert, at, parent, proper)
+	witness := v.self == None || g.vals[v.self].round < v.round
+	if !witness {
+		v.first = g.vals[v.self].first
+	}
+	if v.round == 0 {
+		return false
+	}
+	if v.last == None {
+		g.look(vert, at)
+	}
+	if v.fw = at; v.round == parent {
+		v.fw = g.firstWitness(vert, at)
+	}
+	return witness && v.round >= 1+g.voteD && g.castVotes(at, vert)
+}
+
+// inherit gathers from the parents of x that have a say what is simply added up. It
+// returns the parent round.
+func (g *Engine) inherit(vert *vertex, v *values, at int32) (parent int32) {
+	for _, back := range g.parentsOf(vert) {
+		if back > at {
 			continue
 		}
-		for m, s := range g.row(g.rows.seen, q) {
-			if s != None {
-				row[m] = g.newer(row[m], s)
+		p := &g.vals[at-back]
+		if !p.says {
+			continue
+		}
+		v.below |= p.below
+		v.gen = max(v.gen, p.gen+1)
+		if p.round > parent {
+			parent, v.seen = p.round, 0
+		}
+		if p.round == parent {
+			v.seen |= p.seen
+		}
+		if back == vert.self {
+			v.self = at - back
+		}
+	}
+	// A creator's own chain counts, and no branch of it that others know.
+	if v.who != None {
+		v.seen &^= 1 << v.who
+		if v.self != None && g.vals[v.self].round == parent {
+			v.seen |= 1 << v.who
+		}
+	}
+	return parent
+}
+
+// votingRound is the voting round of the event. proper is the set of judges below
+// it; v.seen is for the parent round and becomes that for the voting round.
+func (g *Engine) votingRound(vert *vertex, at, parent int32, proper uint64) int32 {
+	v, up := &g.vals[at], false
+	if parent == 0 {
+		up = proper == g.full
+	} else {
+		held := g.stakeOf(v.seen)
+		up = parent == 1 && g.voteD == 1 && g.params.SeeDen*held > g.params.SeeNum*g.total
+		// Only members that are seen in the round can be strongly seen in it.
+		if !up && g.Super(held) {
+			g.look(vert, at)
+			up = g.Super(g.countStrong(at, parent))
+		}
+	}
+	if up {
+		v.seen = 0
+		parent++
+	}
+	if v.who != None {
+		v.seen |= 1 << v.who
+	}
+	return parent
+}
+
+// firstWitness follows first parents down to the event that entered the voting round.
+func (g *Engine) firstWitness(vert *vertex, at int32) int32 {
+	for _, back := range g.parentsOf(vert) {
+		if back <= at {
+			if p := &g.vals[at-back]; p.says && p.round == g.vals[at].round {
+				return p.fw
 			}
 		}
 	}
-	if c := g.who(x); c != None {
-		row[c] = x
+	return at
+}
+
+// track finds members whose events are no single chain.
+func (g *Engine) track(v *values, at int32) {
+	if v.who == None {
+		return
+	}
+	if t := g.tip[v.who]; t != None && t != v.self {
+		g.forked |= 1 << v.who
+	}
+	g.tip[v.who] = at
+}
+
+// newRow makes room for a value for each member.
+func (g *Engine) newRow() int32 {
+	o := len(g.rows)
+	for range g.n {
+		g.rows = append(g.rows, None)
+	}
+	return int32(o)
+}
+
+func (g *Engine) row(o int32) []int32 { return g.rows[o : int(o)+g.n : int(o)+g.n] }
+
+// look fills the row of the last event of each member below. Where parents know
+// different events of a member, the highest voting round wins; among those of it,
+// the branch that the earliest parent knows; of that branch, the latest event. As
+// long as a member's events are one chain, all that is: the one inserted last.
+//
+// Events in round 0 lose against all others and are never asked for, so that they
+// are not in the rows.
+func (g *Engine) look(vert *vertex, at int32) {
+	o := g.newRow()
+	g.vals[at].last = o
+	row, first := g.row(o), true
+	for _, back := range g.parentsOf(vert) {
+		if back > at {
+			continue
+		}
+		p := &g.vals[at-back]
+		if !p.says || p.last == None {
+			continue
+		}
+		other := g.row(p.last)
+		if first {
+			copy(row, other)
+			first = false
+			continue
+		}
+		g.mergeForked(row, other)
+	}
+	if c := g.vals[at].who; c != None {
+		row[c] = at
 	}
 }
 
-// newer chooses between the event of a member that is known so far and another.
-func (g *Engine) newer(known, other int) int {
-	if known == None {
-		return other
+// mergeForked merges another parent's row into an event's.
+func (g *Engine) mergeForked(row, other []int32) {
+	var known [MaxMembers]int32
+	for set := g.forked; set != 0; set &= set - 1 {
+		m := bits.TrailingZeros64(set)
+		known[m] = g.newer(row[m], other[m])
 	}
-	k, o := g.at(known), g.at(other)
+	merge(row, other)
+	for set := g.forked; set != 0; set &= set - 1 {
+		m := bits.TrailingZeros64(set)
+		row[m] = known[m]
+	}
+}
+
+// merge takes the greater of each pair.
+func merge(row, other []int32) {
+	row = row[:len(other)]
+	for m, s := range other {
+		row[m] = max(row[m], s)
+	}
+}
+
+// newer chooses between the event of a forked member that is known so far and another.
+func (g *Engine) newer(known, other int32) int32 {
+	if known == None || other == None {
+		return max(known, other)
+	}
+	k, o := &g.vals[known], &g.vals[other]
 	if o.round > k.round || (o.round == k.round && o.first == k.first && o.gen > k.gen) {
 		return other
 	}
 	return known
-}
-
-// votingRound is the voting round of x; proper is the set of judges below x.
-func (g *Engine) votingRound(x int, proper uint64) uint64 {
-	r := g.at(x).parent
-	switch {
-	case r < g.round:
-		if proper == uint64(1)<<len(g.judges)-1 {
-			return g.round
-		}
-		return r
-	case r == g.round && g.voteD == 1 && g.seesRound(x, r):
-		return r + 1
-	}
-	var held uint64
-	for m, w := range g.strong(x) {
-		if w != None {
-			held += g.stake[m]
-		}
-	}
-	if g.Super(held) {
-		return r + 1
-	}
-	return r
-}
-
-// seesRound is the fast step: enough stake is in round r already, as seen from x.
-func (g *Engine) seesRound(x int, r uint64) bool {
-	var held uint64
-	for m, s := range g.row(g.rows.seen, x) {
-		if s == x {
-			s = g.at(x).self
-		}
-		if s != None && g.at(s).round == r {
-			held += g.stake[m]
-		}
-	}
-	return g.params.SeeDen*held > g.params.SeeNum*g.total
-}
-
-// strong is the row of witnesses in x's parent round that x strongly sees.
-func (g *Engine) strong(x int) []int {
-	row, v := g.row(g.rows.strong, x), g.at(x)
-	if v.strong {
-		return row
-	}
-	v.strong = true
-	for m := range row {
-		row[m] = None
-		s := g.through(x, m, m)
-		if s == None || g.at(s).round != v.parent {
-			continue
-		}
-		var held uint64
-		for by := range row {
-			if g.through(x, m, by) == s {
-				held += g.stake[by]
-			}
-		}
-		if g.Super(held) {
-			row[m] = s
-		}
-	}
-	return row
-}
-
-// through is the witness of member m that x sees by way of member by.
-func (g *Engine) through(x, m, by int) int {
-	if m == by && m == g.who(x) {
-		if sp := g.at(x).self; sp != None {
-			return g.at(sp).first
-		}
-		return None
-	}
-	s := g.row(g.rows.seen, x)[by]
-	if s == None {
-		return None
-	}
-	if s = g.row(g.rows.seen, s)[m]; s == None {
-		return None
-	}
-	return g.at(s).first
-}
-
-// firstWitness follows first parents down to the event that entered x's voting round.
-func (g *Engine) firstWitness(x int) int {
-	v, any := g.at(x), false
-	for _, q := range g.vertex(x).Parents {
-		if !g.says(q) {
-			continue
-		}
-		any = true
-		if w := g.at(q); w.round == v.round && v.round <= v.parent {
-			return w.fw
-		}
-	}
-	if !any {
-		return None
-	}
-	return x
-}
-
-// strongBefore is the row of witnesses strongly seen in the round before x's.
-func (g *Engine) strongBefore(x int) []int {
-	if fw := g.at(x).fw; fw != None {
-		return g.strong(fw)
-	}
-	return nil
 }
