@@ -41,6 +41,7 @@ func (c *Config) check() ([]peer.AddrInfo, error) {
 	if c.MessageID == nil {
 		c.MessageID = func(data []byte) string { h := sha256.Sum256(data); return string(h[:]) }
 	}
+	c.Limits.fill()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -15,8 +15,9 @@ import (
 // before the connection is handed to any protocol: it learns that somebody is here
 // and what peer ID they have.
 type gater struct {
-	allow func(peer.ID) bool
-	log   *slog.Logger
+	admit  func(peer.ID) bool // now
+	member func(peer.ID) bool
+	log    *slog.Logger
 
 	mu     sync.Mutex
 	warned map[peer.ID]bool
@@ -25,12 +26,12 @@ type gater struct {
 // maxWarned bounds what strangers can make the gater remember.
 const maxWarned = 1024
 
-func newGater(allow func(peer.ID) bool, log *slog.Logger) *gater {
-	return &gater{allow: allow, log: log, warned: make(map[peer.ID]bool)}
+func newGater(admit, member func(peer.ID) bool, log *slog.Logger) *gater {
+	return &gater{admit: admit, member: member, log: log, warned: make(map[peer.ID]bool)}
 }
 
 // InterceptPeerDial keeps us from dialing strangers, wherever their ID came from.
-func (g *gater) InterceptPeerDial(p peer.ID) bool { return g.allow(p) }
+func (g *gater) InterceptPeerDial(p peer.ID) bool { return g.admit(p) }
 
 // InterceptAddrDial allows any address of a member.
 func (g *gater) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
@@ -46,10 +47,12 @@ func (g *gater) InterceptSecured(network.Direction, peer.ID, network.ConnMultiad
 
 // InterceptUpgraded refuses strangers with network.ConnGated.
 func (g *gater) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
-	if g.allow(c.RemotePeer()) {
+	if g.admit(c.RemotePeer()) {
 		return true, 0
 	}
-	g.warn(c)
+	if !g.member(c.RemotePeer()) {
+		g.warn(c)
+	}
 	return false, 0
 }
 

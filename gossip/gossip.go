@@ -4,10 +4,10 @@
 // Three ways of carrying, all over one libp2p host with one port:
 //
 //   - a topic ([Overlay.Publish], [Overlay.Messages]): what one member says goes to
-//     every member in one hop, because its author sends it to all of them
-//     (gossipsub's flood publishing). Those that it could not reach get it from the
-//     others, through a small mesh. Delivery is best effort and unordered: whoever
-//     needs everything repairs by asking, and [Overlay.Connected] says when.
+//     every member in one hop, over a stream that each keeps to each. Members that its
+//     author has no connection to, and others have, get it through gossipsub. Delivery
+//     is best effort and unordered: whoever needs everything repairs by asking, and
+//     [Overlay.Connected] says when.
 //   - streams ([Overlay.Handle], [Overlay.Open]): a connection to one member, for as
 //     many bytes as there are.
 //   - requests ([Overlay.HandleRequest], [Overlay.Request]): one question, one answer,
@@ -17,6 +17,9 @@
 // Config.Allow); a connection gater closes a connection whose far end is not in it
 // as soon as the handshake has proved who that is, before any protocol is spoken.
 // A bootstrap address is therefore a place to ask for addresses and gives no rights.
+//
+// A member that sends far more than it may, or what is invalid, is named in the log and
+// in [Overlay.Peers], and not listened to for a while ([Limits]).
 //
 // Addresses of members are found in a Kademlia DHT of their own, kept across
 // restarts in a file, and tried until the member answers.
@@ -68,8 +71,11 @@ type Config struct {
 	// Validate is a cheap check of a message before it is delivered and forwarded.
 	// from is the member that sent it to us, not always its author. Nil: all pass.
 	Validate func(from peer.ID, data []byte) bool
-	// MessageID names a message, so that copies are recognised. Nil: its SHA-256.
+	// MessageID names a message, so that copies are recognised. Nil: its SHA-256. It is
+	// asked before Validate is, about any bytes.
 	MessageID func(data []byte) string
+	// Limits bound what one member may send.
+	Limits Limits
 	// AddrBook is the file that keeps addresses of members across restarts. Empty: none.
 	AddrBook string
 	// Log takes what an operator wants to know. Nil: discarded.
@@ -98,8 +104,10 @@ type Overlay struct {
 	dht      *dht.IpfsDHT
 	topic    *pubsub.Topic
 
-	messages  chan Message
-	dropped   atomic.Uint64
+	inbox     *inbox
+	seen      *seenMessages
+	lines     atomic.Pointer[[]*line] // to those connected; replaced as a whole
+	relaying  atomic.Bool             // somebody has no line from here, and one from others
 	connected chan peer.ID
 	arrivals  *arrivals
 	wake      chan struct{} // the keeper should look again
@@ -108,6 +116,7 @@ type Overlay struct {
 
 	mu       sync.Mutex
 	links    map[peer.ID]*link
+	accounts map[peer.ID]*account
 	closed   bool
 	handlers sync.WaitGroup
 
@@ -125,12 +134,14 @@ func New(cfg Config) (*Overlay, error) {
 	}
 	o := &Overlay{
 		cfg: cfg, log: cfg.Log, host: cfg.Host,
-		messages: make(chan Message), connected: make(chan peer.ID), arrivals: newArrivals(),
+		inbox: newInbox(), seen: newSeenMessages(), connected: make(chan peer.ID), arrivals: newArrivals(),
 		wake: make(chan struct{}, 1), measure: make(chan struct{}, 1), moved: make(chan struct{}, 1),
-		links: make(map[peer.ID]*link),
+		links: make(map[peer.ID]*link), accounts: make(map[peer.ID]*account),
 	}
+	o.lines.Store(new([]*line))
 	if o.host == nil {
-		if o.host, err = newHost(cfg); err != nil {
+		admit := func(p peer.ID) bool { return cfg.Allow(p) && !o.isShunned(p) }
+		if o.host, err = newHost(cfg, admit); err != nil {
 			return nil, err
 		}
 		o.ownsHost = true
@@ -155,6 +166,7 @@ func (o *Overlay) join(ctx context.Context, boot []peer.AddrInfo) (err error) {
 			o.book.seed(info)
 		}
 	}
+	o.Handle(protoLine, o.receive)
 	o.host.Network().Notify(o.notifiee())
 	if o.dht, err = newDHT(o.host, o.cfg); err != nil {
 		return fmt.Errorf("start the DHT: %w", err)
@@ -194,9 +206,8 @@ func (o *Overlay) Run(ctx context.Context) error {
 	defer events.Cancel()
 
 	g, gctx := errgroup.WithContext(ctx)
-	incoming := make(chan Message)
-	g.Go(func() error { return o.readTopic(gctx, sub, incoming) })
-	g.Go(func() error { return o.deliver(gctx, incoming) })
+	g.Go(func() error { return o.readTopic(gctx, sub) })
+	g.Go(func() error { return o.inbox.run(gctx) })
 	g.Go(func() error { return o.relayEvents(gctx, events) })
 	g.Go(func() error { return o.watchTopic(gctx) })
 	g.Go(func() error { return o.arrivals.run(gctx, o.connected) })

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -39,7 +40,8 @@ const (
 )
 
 // newHost builds the libp2p host and checks that it really listens where it was told.
-func newHost(cfg Config) (host.Host, error) {
+// admit says who may connect now.
+func newHost(cfg Config, admit func(peer.ID) bool) (host.Host, error) {
 	listen := cfg.Listen
 	if len(listen) == 0 {
 		listen = usable(defaultListen)
@@ -51,7 +53,7 @@ func newHost(cfg Config) (host.Host, error) {
 	opts := []libp2p.Option{
 		libp2p.Identity(cfg.Key),
 		libp2p.ListenAddrStrings(listen...),
-		libp2p.ConnectionGater(newGater(cfg.Allow, cfg.Log)),
+		libp2p.ConnectionGater(newGater(admit, cfg.Allow, cfg.Log)),
 		libp2p.ResourceManager(limits),
 		libp2p.ProtocolVersion(string(cfg.prefix())),
 		libp2p.UserAgent("dcnode"),

@@ -34,7 +34,14 @@ type link struct {
 	rtt     time.Duration
 	err     error // of the last try
 
-	inTopic bool      // follows it and hears what we publish
+	lining  bool           // somebody keeps a line to it
+	again   chan struct{}  // it should not wait: there is another connection
+	line    *line          // which it took over
+	from    network.Stream // its line to us
+	hearers []peer.ID      // who hears it, it says
+	unsent  uint64         // messages that were left out, or waited when a line broke
+
+	inTopic bool      // follows it and hears what we publish there
 	wasIn   bool      // since it is up
 	heals   int       // since it was in the topic
 	healAt  time.Time // not before
@@ -78,12 +85,13 @@ func (o *Overlay) tend(ctx context.Context, dials *sync.WaitGroup) time.Duration
 			wait = min(wait, o.heal(p, now))
 			continue
 		}
+		shunned := o.isShunned(p)
 		o.mu.Lock()
 		l := o.link(p)
-		due := !l.dialing && !now.Before(l.next)
+		due := !l.dialing && !now.Before(l.next) && !shunned
 		if due {
 			l.dialing = true
-		} else if !l.dialing {
+		} else if !l.dialing && !shunned {
 			wait = min(wait, l.next.Sub(now))
 		}
 		o.mu.Unlock()
@@ -157,8 +165,9 @@ func (o *Overlay) cutStrangers() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for p, l := range o.links {
-		if !l.dialing && !o.cfg.Allow(p) {
+		if !l.dialing && !l.lining && l.from == nil && !o.cfg.Allow(p) {
 			delete(o.links, p)
+			delete(o.accounts, p)
 		}
 	}
 }
@@ -167,20 +176,10 @@ func (o *Overlay) cutStrangers() {
 func (o *Overlay) link(p peer.ID) *link {
 	l := o.links[p]
 	if l == nil {
-		l = &link{}
+		l = &link{again: make(chan struct{}, 1)}
 		o.links[p] = l
 	}
 	return l
-}
-
-// opened notes a connection. A member that is in the topic already comes with a
-// second one after a cut that we have not noticed yet, say: it has something to tell.
-func (o *Overlay) opened(p peer.ID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.link(p).inTopic {
-		o.arrivals.add(p)
-	}
 }
 
 // identified notes that the far end of c is in and where it can be found. Whoever

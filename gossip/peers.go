@@ -18,6 +18,12 @@ type PeerState struct {
 	RTT       time.Duration // round trip when last measured; 0: never
 	Since     time.Time     // connected, or disconnected, since then; zero: never was
 	Err       error         // why it is not connected, if known
+
+	Unsent     uint64    // messages left out, as it was slower than what is published, or cut off
+	Invalid    uint64    // messages of its, or passed on by it, that were refused
+	Dropped    uint64    // messages and requests of its that were over the limit
+	MutedUntil time.Time // nothing is taken from it until then, or less; may be over
+	Reason     string    // why it was muted last
 }
 
 // Peers are the members but this one, in the order of the roster.
@@ -27,9 +33,15 @@ func (o *Overlay) Peers() []PeerState {
 		s := PeerState{ID: p}
 		o.mu.Lock()
 		if l := o.links[p]; l != nil {
-			s.RTT, s.Since, s.Err, s.Hears = l.rtt, l.lost, l.err, l.inTopic
+			s.RTT, s.Since, s.Err, s.Hears, s.Unsent = l.rtt, l.lost, l.err, l.line != nil, l.unsent
+		}
+		for _, l := range *o.lines.Load() {
+			if l.to == p {
+				s.Unsent += l.leftOut()
+			}
 		}
 		o.mu.Unlock()
+		o.account(p).describe(&s)
 		if c := o.conn(p); c != nil {
 			s.Connected, s.Err = true, nil
 			s.Addr, s.Transport, s.Since = c.RemoteMultiaddr().String(), transportOf(c), c.Stat().Opened

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -103,14 +104,20 @@ func exchange(s Stream, req []byte, max int) ([]byte, error) {
 // has half a minute; its error travels back as words. Register before Run.
 func (o *Overlay) HandleRequest(proto string, h func(ctx context.Context, from peer.ID, req []byte) ([]byte, error)) {
 	o.Handle(proto, func(ctx context.Context, s Stream) {
-		if err := serve(ctx, s, h); err != nil {
+		done, ok := o.admitRequest(s.Peer())
+		if !ok {
+			s.(stream).ResetWithError(network.StreamRateLimited)
+			return
+		}
+		defer done()
+		if err := o.serve(ctx, s, h); err != nil {
 			o.log.Debug("request not answered", "peer", s.Peer(), "protocol", proto, "err", err)
 			s.Reset()
 		}
 	})
 }
 
-func serve(ctx context.Context, s Stream, h func(context.Context, peer.ID, []byte) ([]byte, error)) error {
+func (o *Overlay) serve(ctx context.Context, s Stream, h func(context.Context, peer.ID, []byte) ([]byte, error)) error {
 	if err := s.SetDeadline(time.Now().Add(readTimeout)); err != nil {
 		return err
 	}
@@ -121,6 +128,9 @@ func serve(ctx context.Context, s Stream, h func(context.Context, peer.ID, []byt
 	n, max := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
 	if n > MaxRequest {
 		return answer(s, statusError, fmt.Appendf(nil, "request %v: %d bytes, the limit is %d", ErrTooLarge, n, MaxRequest))
+	}
+	if acc := o.account(s.Peer()); !o.charge(s.Peer(), acc, acc.requests, 0, int(n)) {
+		return errOverLimit
 	}
 	req := make([]byte, n)
 	if _, err := io.ReadFull(s, req); err != nil {

@@ -125,7 +125,7 @@ func (w *world) startWith(cfg Config, prepare ...func(*Overlay)) *Overlay {
 }
 
 // run runs o until the test ends, and then closes it.
-func run(t *testing.T, o *Overlay) (stop func()) {
+func run(t testing.TB, o *Overlay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- o.Run(ctx) }()
@@ -156,7 +156,7 @@ func (w *world) all() map[string]*Overlay {
 }
 
 // awaitConnected waits until o names n different members as connected.
-func awaitConnected(t *testing.T, o *Overlay, n int) map[peer.ID]bool {
+func awaitConnected(t testing.TB, o *Overlay, n int) map[peer.ID]bool {
 	t.Helper()
 	limit := time.After(time.Minute)
 	seen := map[peer.ID]bool{}

@@ -257,7 +257,7 @@ func TestGivenHostIsUsedAndLeftOpen(t *testing.T) {
 	if _, err := cfg.check(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := newHost(cfg)
+	h, err := newHost(cfg, cfg.Allow)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,13 +26,11 @@ const (
 	outboundQueue      = 1024 // to one member
 	validateQueue      = 1024
 	subscriptionBuffer = 256
-	// What waits for the reader of Messages.
-	maxQueued      = 4096     // messages
-	maxQueuedBytes = 64 << 20 // bytes
 )
 
-// meshParams suits a few dozen members that all hear the author directly: the mesh
-// only repairs, so it is small, and every forwarded copy costs a wide-area link.
+// meshParams suits a few dozen members of whom most hear the author directly: whoever
+// publishes here sends to all that it can (flood publishing), and the mesh carries it to
+// those that it cannot. It is small, as every forwarded copy costs a wide-area link.
 func meshParams() pubsub.GossipSubParams {
 	p := pubsub.DefaultGossipSubParams()
 	p.D, p.Dlo, p.Dhi = 4, 2, 6
@@ -64,10 +62,20 @@ func (o *Overlay) newTopic(ctx context.Context) (*pubsub.Topic, error) {
 		return nil, err
 	}
 	valid := func(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
-		switch {
-		case from == self:
+		if from == self {
 			return pubsub.ValidationAccept
-		case len(m.Data) > MaxMessage || !cfg.Allow(from) || !cfg.Validate(from, m.Data):
+		}
+		if !cfg.Allow(from) {
+			return pubsub.ValidationReject
+		}
+		acc := o.account(from)
+		switch {
+		case !o.charge(from, acc, acc.topic, 1, len(m.Data)):
+			return pubsub.ValidationIgnore
+		case o.seen.has(cfg.MessageID(m.Data)): // and was valid, then
+			return pubsub.ValidationAccept
+		case len(m.Data) > MaxMessage || !cfg.Validate(from, m.Data):
+			o.invalid(from, acc)
 			return pubsub.ValidationReject
 		}
 		return pubsub.ValidationAccept
@@ -85,6 +93,13 @@ func (o *Overlay) Publish(ctx context.Context, data []byte) error {
 	if len(data) > MaxMessage {
 		return fmt.Errorf("publish a message of %d bytes: the limit is %d", len(data), MaxMessage)
 	}
+	o.seen.add(o.cfg.MessageID(data))
+	for _, l := range *o.lines.Load() {
+		l.push(data)
+	}
+	if !o.relaying.Load() {
+		return nil
+	}
 	if err := o.topic.Publish(ctx, data); err != nil {
 		return fmt.Errorf("publish a message: %w", err)
 	}
@@ -94,56 +109,34 @@ func (o *Overlay) Publish(ctx context.Context, data []byte) error {
 // Messages are what other members published, each once, in no order. If the reader
 // falls behind by 4096 messages or 64 MiB, further ones are dropped and counted
 // ([Overlay.Dropped]).
-func (o *Overlay) Messages() <-chan Message { return o.messages }
+func (o *Overlay) Messages() <-chan Message { return o.inbox.out }
+
+// Receive gives deliver what other members publish, until ctx ends, in the place of
+// [Overlay.Messages] and with less delay: it is called by the goroutines that read from
+// the members, by several at once. It must not block, as that holds up the member whose
+// message it is, and keeps data. It is not called any more when Receive has returned.
+func (o *Overlay) Receive(ctx context.Context, deliver func(from peer.ID, data []byte)) error {
+	o.inbox.receive(ctx, deliver)
+	return nil
+}
 
 // Dropped counts the messages that nobody read in time.
-func (o *Overlay) Dropped() uint64 { return o.dropped.Load() }
+func (o *Overlay) Dropped() uint64 { return o.inbox.dropped.Load() }
 
 // Connected names members that can be reached again, and that hear what is published
 // from now on: what was said before must be asked for. A member may be named more often
 // than it was away.
 func (o *Overlay) Connected() <-chan peer.ID { return o.connected }
 
-// readTopic hands on what others published.
-func (o *Overlay) readTopic(ctx context.Context, sub *pubsub.Subscription, to chan<- Message) error {
+// readTopic hands on what others published and had to be relayed.
+func (o *Overlay) readTopic(ctx context.Context, sub *pubsub.Subscription) error {
 	for {
 		m, err := sub.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("read the topic: %w", err)
 		}
-		if m.ReceivedFrom == o.self {
-			continue
-		}
-		select {
-		case to <- Message{From: m.ReceivedFrom, Data: m.Data}:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// deliver is the queue before Messages. Unlike a channel's it is bounded in bytes.
-func (o *Overlay) deliver(ctx context.Context, in <-chan Message) error {
-	var queue []Message
-	var size int
-	for {
-		var out chan<- Message // nil, which blocks, while there is nothing
-		var head Message
-		if len(queue) > 0 {
-			out, head = o.messages, queue[0]
-		}
-		select {
-		case m := <-in:
-			if len(queue) >= maxQueued || size+len(m.Data) > maxQueuedBytes {
-				o.dropped.Add(1)
-				continue
-			}
-			queue, size = append(queue, m), size+len(m.Data)
-		case out <- head:
-			queue[0] = Message{}
-			queue, size = queue[1:], size-len(head.Data)
-		case <-ctx.Done():
-			return nil
+		if m.ReceivedFrom != o.self && o.seen.add(o.cfg.MessageID(m.Data)) {
+			o.inbox.put(Message{From: m.ReceivedFrom, Data: m.Data})
 		}
 	}
 }
@@ -180,12 +173,10 @@ func (o *Overlay) watchTopic(ctx context.Context) error {
 	}
 }
 
-// enteredTopic: p has everything to come; it may ask, and be asked, for what was
-// before. The caller holds the lock.
+// enteredTopic: what is published there reaches p. The caller holds the lock.
 func (o *Overlay) enteredTopic(p peer.ID) {
 	if l := o.link(p); !l.inTopic {
 		l.inTopic, l.wasIn, l.heals = true, true, 0
-		o.arrivals.add(p)
 	}
 }
 
@@ -207,11 +198,11 @@ func (o *Overlay) notifiee() network.Notifiee {
 	return &network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			p := c.RemotePeer()
-			if !o.cfg.Allow(p) {
+			if !o.cfg.Allow(p) || o.isShunned(p) {
 				go c.CloseWithError(network.ConnGated) // only with a Host that has no gater
 				return
 			}
-			o.opened(p)
+			o.opened(c)
 		},
 		DisconnectedF: func(_ network.Network, c network.Conn) { o.lost(c.RemotePeer()) },
 	}

@@ -31,7 +31,7 @@ func (t tracer) DropRPC(_ *pubsub.RPC, p peer.ID) {
 }
 
 // UndeliverableMessage: our own reader is too slow.
-func (t tracer) UndeliverableMessage(*pubsub.Message) { t.o.dropped.Add(1) }
+func (t tracer) UndeliverableMessage(*pubsub.Message) { t.o.inbox.dropped.Add(1) }
 
 func (tracer) Join(string)                                          {}
 func (tracer) Leave(string)                                         {}

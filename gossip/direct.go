@@ -1,0 +1,219 @@
+package gossip
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// What is published goes over a line to each member that is connected. If there is a
+// member that has none from here, but one from somebody else, the message is given to
+// the topic as well: gossipsub carries it there.
+
+const (
+	protoLine   = "/line/1"
+	lineReader  = 32 << 10 // bytes read at once
+	maxHearsFor = 64       // bytes of a peer ID
+)
+
+// addLine makes room for what is published from now on to wait for p.
+func (o *Overlay) addLine(p peer.ID, s network.Stream) *line {
+	l := &line{to: p, stream: s, wake: make(chan struct{}, 1)}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.hears = o.whoHears()
+	o.setLines(append(slices.Clone(*o.lines.Load()), l))
+	return l
+}
+
+// dropLine forgets what waits.
+func (o *Overlay) dropLine(l *line) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.setLines(slices.DeleteFunc(slices.Clone(*o.lines.Load()), func(k *line) bool { return k == l }))
+	k := o.link(l.to)
+	l.mu.Lock()
+	k.unsent += l.lost + uint64(len(l.queue))
+	l.mu.Unlock()
+	if k.line == l {
+		k.line = nil
+		o.hearsChanged()
+	}
+}
+
+// setLines replaces the lines. The caller holds the lock.
+func (o *Overlay) setLines(lines []*line) { o.lines.Store(&lines) }
+
+// heard notes that the member at the far end has taken the line over.
+func (o *Overlay) heard(l *line) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if k := o.link(l.to); k.line != l {
+		k.line = l
+		o.hearsChanged()
+		o.greet(l.to)
+	}
+}
+
+// greet: p hears all that is published here from now on, and we hear all of its; it
+// may ask, and be asked, for what was before. The caller holds the lock.
+func (o *Overlay) greet(p peer.ID) {
+	if l := o.link(p); l.line != nil && l.from != nil {
+		o.arrivals.add(p)
+	}
+}
+
+// hearsChanged tells the others who hears us, and looks who does not. The caller holds
+// the lock.
+func (o *Overlay) hearsChanged() {
+	frame := o.whoHears()
+	for _, l := range *o.lines.Load() {
+		l.tell(frame)
+	}
+	o.lookForDeaf()
+}
+
+// whoHears is the frame that names those who took our line over.
+func (o *Overlay) whoHears() []byte {
+	frame := []byte{}
+	for p, l := range o.links {
+		if l.line != nil {
+			frame = append(append(frame, byte(len(p))), p...)
+		}
+	}
+	return frame
+}
+
+// lookForDeaf finds out whether somebody hears others and not us. The caller holds
+// the lock.
+func (o *Overlay) lookForDeaf() {
+	deaf := false
+	for _, l := range o.links {
+		if l.from == nil {
+			continue
+		}
+		for _, p := range l.hearers {
+			k := o.links[p]
+			deaf = deaf || p != o.self && (k == nil || k.line == nil) && o.cfg.Allow(p)
+		}
+	}
+	o.relaying.Store(deaf)
+}
+
+// receive serves the line of a member.
+func (o *Overlay) receive(ctx context.Context, s Stream) {
+	p, in := s.Peer(), s.(stream).Stream
+	acc := o.account(p)
+	if acc.isMuted(time.Now()) {
+		o.charge(p, acc, acc.line, 1, 0)
+		in.ResetWithError(network.StreamRateLimited)
+		return
+	}
+	o.mu.Lock()
+	l := o.link(p)
+	before := l.from
+	l.from, l.hearers = in, nil
+	o.greet(p)
+	o.mu.Unlock()
+	if before != nil {
+		before.ResetWithError(network.StreamSupplanted)
+	}
+	err := o.readLine(p, acc, in)
+	o.mu.Lock()
+	if l.from == in {
+		l.from, l.hearers = nil, nil
+		o.lookForDeaf()
+	}
+	o.mu.Unlock()
+	if errors.Is(err, errOverLimit) {
+		in.ResetWithError(network.StreamRateLimited)
+	} else {
+		in.Reset()
+	}
+	o.log.Debug("the line of a member ended", "peer", p, "err", err)
+}
+
+var errOverLimit = errors.New("over the limit")
+
+// readLine reads frames until the line ends or its sender is muted.
+func (o *Overlay) readLine(p peer.ID, acc *account, s network.Stream) error {
+	if _, err := s.Write([]byte{1}); err != nil {
+		return err
+	}
+	r := bufio.NewReaderSize(s, lineReader)
+	for {
+		head, err := binary.ReadUvarint(r)
+		if err != nil {
+			return err
+		}
+		kind, n := int(head&3), head>>2
+		if n > MaxMessage || kind >= frameKinds {
+			o.blame(p, fmt.Sprintf("a frame of kind %d with %d bytes on its line", kind, n))
+			return fmt.Errorf("a frame of kind %d with %d bytes", kind, n)
+		}
+		if !o.charge(p, acc, acc.line, 1, int(n)) {
+			return errOverLimit
+		}
+		data := make([]byte, n)
+		if _, err := io.ReadFull(r, data); err != nil {
+			return err
+		}
+		switch kind {
+		case frameMessage:
+			if !o.take(p, acc, data) {
+				return errOverLimit
+			}
+		case frameGap:
+			o.mu.Lock()
+			o.greet(p)
+			o.mu.Unlock()
+		case frameHears:
+			o.noteHearers(p, s, data)
+		}
+	}
+}
+
+// noteHearers keeps the members that p says hear it.
+func (o *Overlay) noteHearers(p peer.ID, s network.Stream, frame []byte) {
+	var list []peer.ID
+	for len(frame) > 0 {
+		n := int(frame[0])
+		if n > maxHearsFor || len(frame) < 1+n {
+			return
+		}
+		if q := peer.ID(frame[1 : 1+n]); o.cfg.Allow(q) && !slices.Contains(list, q) {
+			list = append(list, q) // as many as there are members at most
+		}
+		frame = frame[1+n:]
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l := o.link(p); l.from == s {
+		l.hearers = list
+		o.lookForDeaf()
+	}
+}
+
+// take delivers a message of p's line, unless it was here before or is invalid. It
+// says no if p is muted for it.
+func (o *Overlay) take(p peer.ID, acc *account, data []byte) bool {
+	id := o.cfg.MessageID(data)
+	if o.seen.has(id) {
+		return true
+	}
+	if !o.cfg.Validate(p, data) {
+		return o.invalid(p, acc)
+	}
+	if o.seen.add(id) {
+		o.inbox.put(Message{From: p, Data: data})
+	}
+	return true
+}
