@@ -55,24 +55,9 @@ type Result struct {
 // Order applies the rules of 2026 with the engine that nodes run.
 func (g *Graph) Order() Result {
 	ids := g.MemberIDs()
-	rules := func(r Rules) h26.Rules {
-		out := h26.Rules{Params: h26.Params(r.Params)}
-		for _, m := range r.Members {
-			slot, _ := slices.BinarySearch(ids, m.ID)
-			out.Members = append(out.Members, h26.Member{Slot: slot, Stake: m.Stake})
-		}
-		return out
-	}
-	eng := h26.New(rules(g.Rules[0]))
-	for _, r := range g.Rules[1:] {
-		eng.Plan(r.From, rules(r))
-	}
+	eng := g.engine(ids)
 	for _, e := range g.Events {
-		slot, _ := slices.BinarySearch(ids, e.Creator)
-		eng.Add(h26.Vertex{
-			Creator: slot, Birth: e.Birth, Time: e.Time, Coin: e.Coin,
-			SelfParent: e.SelfParent, Parents: slices.Clone(e.Parents), Hash: e.Hash,
-		})
+		eng.Add(vertex(e, ids))
 	}
 	rows := func(upTo int) []Row {
 		var out []Row
@@ -98,6 +83,32 @@ func (g *Graph) Order() Result {
 		res.Open = rows(len(g.Events) - 1)
 	}
 	return res
+}
+
+// engine is one without events; ids are all members of the graph, in order.
+func (g *Graph) engine(ids []uint64) *h26.Engine {
+	rules := func(r Rules) h26.Rules {
+		out := h26.Rules{Params: h26.Params(r.Params)}
+		for _, m := range r.Members {
+			slot, _ := slices.BinarySearch(ids, m.ID)
+			out.Members = append(out.Members, h26.Member{Slot: slot, Stake: m.Stake})
+		}
+		return out
+	}
+	eng := h26.New(rules(g.Rules[0]))
+	for _, r := range g.Rules[1:] {
+		eng.Plan(r.From, rules(r))
+	}
+	return eng
+}
+
+// vertex is an event as the engine knows it.
+func vertex(e Event, ids []uint64) h26.Vertex {
+	slot, _ := slices.BinarySearch(ids, e.Creator)
+	return h26.Vertex{
+		Creator: slot, Birth: e.Birth, Time: e.Time, Coin: e.Coin,
+		SelfParent: e.SelfParent, Parents: slices.Clone(e.Parents), Hash: e.Hash,
+	}
 }
 
 // SlowOrder applies the rules of 2026 as written straight from their definitions.

@@ -70,7 +70,7 @@ func (p *parser) line(f []string) error {
 		return p.hash(args)
 	case kind == "R" && (len(args) == 5 || len(args) == 6), kind == "N" && len(args) == 2,
 		kind == "U" && len(args) == 1, kind == "E" && len(args) >= 6:
-	case strings.Contains("RNUEH", kind):
+	case shapes[kind] != "":
 		return fmt.Errorf("%s with %d fields: want %s", kind, len(args), shapes[kind])
 	default:
 		return fmt.Errorf("%s begins no line of a graph: want R, N, E, U, H or #", quote(kind))

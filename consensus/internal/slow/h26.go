@@ -41,14 +41,14 @@ type H26 struct {
 	copied bool         // they equal the judges of p-2
 	copies int          // how often in a row
 	minNA  uint64       // of p-1, until open makes it that of p
-	before map[int]bool // received by the judges of p-1 under the rule of p-1
+	before map[int]bool // received by the judges of earlier rounds
 
 	r *round // what is known of round p
 }
 
 // NewH26 starts at round 1 without events. The first rules are From round 1.
 func NewH26(r Rules) *H26 {
-	h := &H26{rules: []Rules{r}, p: 1, minNA: 1}
+	h := &H26{rules: []Rules{r}, p: 1, minNA: 1, before: map[int]bool{}}
 	h.open()
 	return h
 }
@@ -92,9 +92,14 @@ func (h *H26) rulesOf(p uint64) *Rules {
 	return in
 }
 
-// carry takes over what a decided round leaves to the next one.
+// carry takes over what a decided round leaves to the next one. The definition speaks of
+// what the judges of the one round before received, which is all that earlier ones did:
+// but for one case, where that round took over its judges and wants all of them to
+// receive what any of them had received. Nothing may be received twice.
 func (h *H26) carry(d Round) {
-	h.before = h.r.receivedBy(d.Judges)
+	for x := range h.r.receivedBy(d.Judges) {
+		h.before[x] = true
+	}
 	h.j, h.copied = d.Judges, d.Copied
 	if h.copies++; !d.Copied {
 		h.copies = 0
