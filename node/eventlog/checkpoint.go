@@ -82,16 +82,7 @@ func (l *Log) save(c Checkpoint) error {
 	if n := len(l.rounds); n > 0 && c.Round < l.rounds[n-1] {
 		return fmt.Errorf("save checkpoint of round %d: there is a newer one, of round %d", c.Round, l.rounds[n-1])
 	}
-	head := append(make([]byte, 0, checkpointHead), checkpointMagic...)
-	head = append(head, l.cfg.Network[:]...)
-	for _, n := range []uint64{c.Round, c.MinBirth, uint64(len(c.Body))} {
-		head = binary.BigEndian.AppendUint64(head, n)
-	}
-	h := sha256.New()
-	for _, p := range [][]byte{head, c.Body, c.Snapshot} {
-		h.Write(p)
-	}
-	if err := l.disk.place(filepath.Join(l.dir, checkpointName(c.Round)), head, c.Body, c.Snapshot, h.Sum(nil)); err != nil {
+	if err := l.disk.place(filepath.Join(l.dir, checkpointName(c.Round)), c.marshal(l.cfg.Network)); err != nil {
 		return fmt.Errorf("save checkpoint: %w", err)
 	}
 	if n := len(l.rounds); n == 0 || l.rounds[n-1] != c.Round {
@@ -168,34 +159,51 @@ func listCheckpoints(dir string) ([]string, error) {
 
 const doWithout = "an older one, or the whole history, takes its place"
 
+func (c *Checkpoint) marshal(network consensus.Hash) []byte {
+	b := make([]byte, 0, checkpointHead+len(c.Body)+len(c.Snapshot)+sha256.Size)
+	b = append(append(b, checkpointMagic...), network[:]...)
+	for _, n := range []uint64{c.Round, c.MinBirth, uint64(len(c.Body))} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	b = append(append(b, c.Body...), c.Snapshot...)
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
 // readCheckpoint reads a checkpoint file; a *DamageError says that it is not whole.
 func readCheckpoint(path string, network consensus.Hash) (*Checkpoint, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint: %w", err)
 	}
-	damage := func(what string) (*Checkpoint, error) {
-		return nil, &DamageError{File: path, What: what, Remedy: doWithout}
+	c, err := unmarshalCheckpoint(b, network)
+	if err == nil && filepath.Base(path) != checkpointName(c.Round) {
+		err = fmt.Errorf("it is of round %d", c.Round)
 	}
+	if err != nil {
+		return nil, &DamageError{File: path, What: err.Error(), Remedy: doWithout}
+	}
+	return c, nil
+}
+
+// unmarshalCheckpoint shares b.
+func unmarshalCheckpoint(b []byte, network consensus.Hash) (*Checkpoint, error) {
 	if len(b) < checkpointHead+sha256.Size || !bytes.HasPrefix(b, []byte(checkpointMagic)) {
-		return damage("it is no checkpoint")
+		return nil, errors.New("it is no checkpoint")
 	}
 	b, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
 	if have := sha256.Sum256(b); !bytes.Equal(have[:], sum) {
-		return damage("its digest does not fit")
+		return nil, errors.New("its digest does not fit")
 	}
 	if !bytes.Equal(b[8:40], network[:]) {
-		return damage("it is of another overlay")
+		return nil, errors.New("it is of another overlay")
 	}
 	be := binary.BigEndian
 	c := &Checkpoint{Round: be.Uint64(b[40:]), MinBirth: be.Uint64(b[48:])}
 	n := be.Uint64(b[56:])
 	if b = b[checkpointHead:]; n > uint64(len(b)) {
-		return damage("its parts do not fit its size")
+		return nil, errors.New("its parts do not fit its size")
 	}
 	c.Body, c.Snapshot = b[:n:n], b[n:]
-	if filepath.Base(path) != checkpointName(c.Round) {
-		return damage(fmt.Sprintf("it is of round %d", c.Round))
-	}
 	return c, nil
 }

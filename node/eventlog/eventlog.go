@@ -334,6 +334,8 @@ func (l *Log) Close() error {
 	if !l.end() {
 		return nil
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	defer l.f.Close()
 	if l.broken != nil {
 		return l.broken

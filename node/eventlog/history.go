@@ -215,7 +215,9 @@ func (p stretch) records(yield func(Record, error) bool) bool {
 				out.Event, err = consensus.Unmarshal(rec.body)
 				pos++
 			case kindAdopt:
-				out.Adopted, err = readAdoption(rec.body)
+				if out.Adopted, err = readAdoption(rec.body); err != nil {
+					err = &DamageError{File: p.path, Byte: off, What: "a whole record holds no adoption", Remedy: restore}
+				}
 			default:
 				continue
 			}
