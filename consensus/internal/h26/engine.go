@@ -178,15 +178,15 @@ func (g *Engine) State() State {
 	if !g.over {
 		s = State{Round: g.round - 1, Judges: g.judges, Copied: g.copied, Copies: g.copies, MinBirth: g.minBirth}
 	} else {
-		s.MinBirth = g.limit(s.Judges, s.Round+1)
+		s.MinBirth = g.oldest(s.Judges, s.Round+1)
 	}
 	s.Judges = slices.Clone(s.Judges)
 	return s
 }
 
-// limit is the first birth round that is not ancient in a round, given the judges
+// oldest is the first birth round that is not ancient in a round, given the judges
 // of the one before it.
-func (g *Engine) limit(judges []int, round uint64) uint64 {
+func (g *Engine) oldest(judges []int, round uint64) uint64 {
 	if len(judges) == 0 {
 		return g.minBirth
 	}
@@ -217,7 +217,7 @@ func (g *Engine) Halted() bool { return g.copies >= maxCopies }
 // of a decision belong to the caller.
 func (g *Engine) Decide() (Decision, bool) {
 	if g.over {
-		g.then.MinBirth = g.limit(g.then.Judges, g.round+1)
+		g.then.MinBirth = g.oldest(g.then.Judges, g.round+1)
 		g.over = false
 		g.enter(g.then)
 	}
@@ -240,12 +240,12 @@ func (g *Engine) open() {
 		g.start = slices.Min(g.judges)
 	}
 	var held uint64
-	g.above = g.above[:0]
+	g.bottom = g.bottom[:0]
 	for k, j := range g.judges {
 		held += g.weight(j)
-		g.above = append(g.above, judge{j - g.start, 1 << k})
+		g.bottom = append(g.bottom, judge{j - g.start, 1 << k})
 	}
-	slices.SortFunc(g.above, func(a, b judge) int { return cmp.Compare(a.at, b.at) })
+	slices.SortFunc(g.bottom, func(a, b judge) int { return cmp.Compare(a.at, b.at) })
 	g.voteD = 1
 	if g.copied || !g.Super(held) || g.rules(g.round-1).JudgeAny && !g.params.JudgeAny {
 		g.voteD = 2

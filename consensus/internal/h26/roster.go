@@ -13,7 +13,9 @@ type roster struct {
 	member []int32 // place by slot, or None
 	total  uint64
 	n      int
-	each   uint64 // the stake of every member, if they all have the same
+	all    uint64 // the set of all members
+	limit  uint64 // stake above it is a supermajority
+	each   uint64 // the stake of every member, if they all have the same; or 0
 }
 
 // lay lays the engine out for the rules of the pending round.
@@ -35,6 +37,7 @@ func (g *Engine) lay() {
 			g.each = 0
 		}
 	}
+	g.all, g.limit = uint64(1)<<g.n-1, 2*g.total/3
 }
 
 // who is the member that has a slot, or None.
@@ -67,4 +70,4 @@ func (r *roster) stakeOf(set uint64) uint64 {
 
 // Super reports whether a stake is more than two thirds of the total in the roster
 // of round Pending.
-func (r *roster) Super(stake uint64) bool { return 3*stake > 2*r.total }
+func (r *roster) Super(stake uint64) bool { return stake > r.limit }

@@ -1,9 +1,6 @@
 package h26
 
-import (
-	"math"
-	"math/bits"
-)
+import "math/bits"
 
 // strong is the row of witnesses, in the round before its voting round, that an
 // event strongly sees. The event must be the first on its way into that round.
@@ -15,77 +12,66 @@ func (g *Engine) strong(at int32) []int32 {
 }
 
 // countStrong makes the row of strongly seen witnesses of the parent round, and adds
-// up the stake of their creators. A witness of a member is strongly seen when the
-// last events of enough members have it below them, on the branch they hold to.
+// up the stake of their creators. A witness of a member is strongly seen when enough
+// members have it below their last events, on the branch that these hold to.
+//
+// On a chain there is one witness for each round. So the last event of a member,
+// which is in the round, has the witness below it if it has any event of that round
+// and creator below it, which its set of seen members tells.
 func (g *Engine) countStrong(at, parent int32) uint64 {
 	o := g.newRow()
 	v, strong := &g.vals[at], g.row(o)
 	v.strong = o
 	last := g.row(v.last)
-	var want [MaxMembers]int32 // the witness in question; MaxInt32, which nobody has seen
-	var held [MaxMembers]uint64
-	var seen uint64
-	for m := range last {
-		want[m] = math.MaxInt32
-		s := last[m]
+	seen := g.wanted(v, last, parent, strong)
+	var votes tally
+	g.reset(&votes)
+	for set := seen; set != 0; set &= set - 1 {
+		by := bits.TrailingZeros64(set)
+		if int32(by) != v.who {
+			g.add(&votes, g.through(last[by], seen, strong), by)
+		}
+	}
+	if v.who != None {
+		// Through itself, an event sees every witness in question.
+		g.add(&votes, seen, int(v.who))
+	}
+	held := g.above(&votes, g.limit) & seen
+	for m := range strong {
+		if held>>m&1 == 0 {
+			strong[m] = None
+		}
+	}
+	return g.stakeOf(held)
+}
+
+// wanted fills a row with the witnesses in a round that an event sees, and returns
+// the set of their creators.
+func (g *Engine) wanted(v *values, last []int32, round int32, row []int32) (seen uint64) {
+	for m, s := range last {
 		if int32(m) == v.who {
 			s = v.self
 		}
-		if s != None && g.vals[s].round == parent {
-			want[m] = g.vals[s].first
+		if s != None && g.vals[s].round == round {
+			row[m] = g.vals[s].first
 			seen |= 1 << m
 		}
 	}
-	for set := seen; set != 0; set &= set - 1 {
-		by := bits.TrailingZeros64(set)
-		if int32(by) == v.who {
-			// Through itself, an event sees each witness in question.
-			continue
-		}
-		g.through(last[by], by, &want, &held)
-	}
-	var sum uint64
-	for set := seen; set != 0; set &= set - 1 {
-		m := bits.TrailingZeros64(set)
-		h := held[m]
-		if v.who != None {
-			h += g.stake[v.who]
-		}
-		if g.Super(h) {
-			strong[m] = want[m]
-			sum += g.stake[m]
-		}
-	}
-	return sum
+	return seen
 }
 
-// through adds the stake of a member to each witness wanted that its last event
-// sees. On a chain, an event has a witness below it if it knows an event of that
-// creator which is not before the witness: it knows none above the round. On
-// branches, it must hold to that of the witness.
-func (g *Engine) through(last int32, by int, want *[MaxMembers]int32, held *[MaxMembers]uint64) {
-	w := g.stake[by]
-	row := g.row(g.vals[last].last)
-	for m, s := range row[:min(len(row), MaxMembers)] {
-		before := uint64((int64(s) - int64(want[m])) >> 63) // all ones, or zero
-		held[m] += w &^ before
-	}
-	for set := g.forked; set != 0; set &= set - 1 {
+// through is the set of members whose witness, of those wanted, is seen by way of
+// some member's last event.
+func (g *Engine) through(last int32, seen uint64, want []int32) uint64 {
+	y := &g.vals[last]
+	through := y.seen & seen
+	for set := through & g.forked; set != 0; set &= set - 1 {
 		m := bits.TrailingZeros64(set)
-		s := row[m]
-		if s == None {
-			continue
-		}
-		before := s < want[m]
-		has := g.vals[s].first == want[m]
-		if has == before {
-			if has {
-				held[m] += w
-			} else {
-				held[m] -= w
-			}
+		if s := g.row(y.last)[m]; g.vals[s].first != want[m] {
+			through &^= 1 << m
 		}
 	}
+	return through
 }
 
 // strongBefore is the row of witnesses strongly seen in the round before an event's.

@@ -6,13 +6,14 @@ import "math/bits"
 // In here an event is known by its distance from start, a round by its distance
 // from the one before the pending one: 0 is that one, 1 the pending one.
 type window struct {
-	vals  []values
-	rows  []int32 // of n values each
-	above []judge // by place
-	below int     // how many of above were passed
-	full  uint64  // the set of all judges
+	vals   []values
+	rows   []int32 // of n values each
+	bottom []judge // of the round before, by place
+	passed int     // how many of them
+	full   uint64  // the set of them all
 
 	tip    [MaxMembers]int32 // last event of each member that is live
+	asked  [MaxMembers]int32 // last witness of each member in round 1
 	forked uint64            // members whose events there are no single chain
 }
 
@@ -26,6 +27,7 @@ type judge struct {
 type values struct {
 	below  uint64 // set of judges at or below it
 	seen   uint64 // members whose last event below it is in its voting round
+	yes    uint64 // members of whom it wants a witness as judge
 	gen    int32
 	round  int32 // voting round
 	self   int32 // self-parent, if that has a say
@@ -43,10 +45,10 @@ type values struct {
 // members.
 func (w *window) clear(judges, n int) {
 	w.vals, w.rows = empty(w.vals), empty(w.rows)
-	w.below, w.forked = 0, 0
+	w.passed, w.forked = 0, 0
 	w.full = uint64(1)<<judges - 1
 	for m := range n {
-		w.tip[m] = None
+		w.tip[m], w.asked[m] = None, None
 	}
 }
 
@@ -69,9 +71,9 @@ func (g *Engine) value(x int) bool {
 	v := &g.vals[at]
 	parent := g.inherit(vert, v, at)
 	proper := v.below
-	if g.below < len(g.above) && g.above[g.below].at == int(at) {
-		v.below |= g.above[g.below].set
-		g.below++
+	if g.passed < len(g.bottom) && g.bottom[g.passed].at == int(at) {
+		v.below |= g.bottom[g.passed].set
+		g.passed++
 	}
 	v.live = v.below != 0 || g.round == 1
 	if !v.live {
@@ -86,6 +88,9 @@ func (g *Engine) value(x int) bool {
 	}
 	if v.round == 0 {
 		return false
+	}
+	if witness && v.round == 1 && v.who != None {
+		g.asked[v.who] = at
 	}
 	if v.last == None {
 		g.look(vert, at)

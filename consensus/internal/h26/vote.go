@@ -4,37 +4,44 @@ import "math/bits"
 
 // castVotes fills an event's row of votes, and reports whether all of them are final,
 // which decides the round. The event is a witness late enough to have votes. The
-// vote on a member is a witness of that member, or None.
-func (g *Engine) castVotes(at int32, vert *vertex) bool {
+// vote on a member is a witness of that member in the pending round, or None.
+func (g *Engine) castVotes(at int32, vert *vertex) (final bool) {
 	o := g.newRow()
 	g.vals[at].vote = o
 	switch {
 	case g.vals[at].round > 1+g.voteD:
-		return g.countVotes(at, o, vert)
+		final = g.countVotes(at, o, vert)
 	case g.voteD == 1:
 		g.voteSeen(at, o)
 	default:
 		g.voteStrong(at, o)
 	}
-	return false
+	yes := uint64(0)
+	for m, w := range g.row(o) {
+		if w != None {
+			yes |= 1 << m
+		}
+	}
+	g.vals[at].yes = yes
+	return final
 }
 
 // voteSeen is the first vote one round after the witnesses: those that are seen.
 func (g *Engine) voteSeen(at, o int32) {
-	row, round := g.row(o), g.vals[at].round-1
+	row := g.row(o)
 	for m, z := range g.row(g.vals[at].last) {
-		row[m] = g.witnessOf(z, round)
+		row[m] = g.witnessOf(z)
 	}
 }
 
-// witnessOf is the witness of a round on the self-chain that ends in z.
-func (g *Engine) witnessOf(z, round int32) int32 {
+// witnessOf is the witness of the pending round on the self-chain that ends in z.
+func (g *Engine) witnessOf(z int32) int32 {
 	for z != None {
 		f := g.vals[z].first
 		switch r := g.vals[f].round; {
-		case r == round:
+		case r == 1:
 			return f
-		case r < round:
+		case r < 1:
 			return None
 		}
 		z = g.vals[f].self
@@ -65,59 +72,66 @@ func (g *Engine) voteStrong(at, o int32) {
 }
 
 // countVotes adds up what the witnesses that an event strongly sees say of each
-// member. In a coin round nothing is final, and without a supermajority the coin
-// picks the member whose vote is copied.
+// member: the value with the most stake is the event's vote, and final if that is a
+// supermajority. In a coin round nothing is final, and without a supermajority the
+// coin picks the member whose vote is copied.
 func (g *Engine) countVotes(at, o int32, vert *vertex) (final bool) {
-	ws := g.strongBefore(at)
-	row := g.row(o)
-	super := g.agreed(ws, row)
-	coin := uint64(g.vals[at].round-1)%g.params.CoinInterval == 0
-	open := super ^ (uint64(1)<<g.n - 1)
-	for set := open; set != 0; set &= set - 1 {
+	ws, row := g.strongBefore(at), g.row(o)
+	open := g.countChains(ws, row)
+	for set := g.forked; set != 0; set &= set - 1 {
 		m := bits.TrailingZeros64(set)
-		vote, most := g.tally(ws, m)
-		switch {
-		case g.Super(most):
-			open &^= 1 << m
-		case coin:
-			vote = g.toss(ws, m, vert)
-		}
+		vote, most := g.countBranches(ws, m)
 		row[m] = vote
+		if open &^= 1 << m; !g.Super(most) {
+			open |= 1 << m
+		}
+	}
+	coin := uint64(g.vals[at].round-1)%g.params.CoinInterval == 0
+	if coin {
+		for set := open; set != 0; set &= set - 1 {
+			m := bits.TrailingZeros64(set)
+			row[m] = g.toss(ws, m, vert)
+		}
 	}
 	return open == 0 && !coin
 }
 
-// agreed fills a row with the votes of the first witness, and returns the set of
-// members on whom a supermajority votes like that one. Nearly always it is all.
-func (g *Engine) agreed(ws, row []int32) (super uint64) {
-	var held [MaxMembers]uint64
-	first := true
-	for by, w := range ws {
-		if w == None {
-			continue
-		}
-		votes, stake := g.row(g.vals[w].vote), g.stake[by]
-		if first {
-			copy(row, votes)
-			first = false
-		}
-		for m, v := range votes {
-			if v == row[m] {
-				held[m] += stake
-			}
+// countChains counts the votes on all members as if none had branched, and returns
+// the set of those on whom nothing has a supermajority. Of a member with a single
+// chain there is one witness to vote for. It has the stake of the yes votes, and None
+// has the rest; of equals, what the first says wins.
+func (g *Engine) countChains(ws, row []int32) (open uint64) {
+	var votes tally
+	var total, first uint64
+	g.reset(&votes)
+	for by := g.n - 1; by >= 0; by-- {
+		if w := ws[by]; w != None {
+			first = g.vals[w].yes
+			g.add(&votes, first, by)
+			total += g.stake[by]
 		}
 	}
-	for m := range row {
-		if g.Super(held[m]) {
-			super |= 1 << m
-		}
+	if total == 0 {
+		return g.all
 	}
-	return super
+	more := g.above(&votes, total/2)
+	if total%2 == 0 {
+		more |= g.above(&votes, total/2-1) & first
+	}
+	for set := more; set != 0; set &= set - 1 {
+		m := bits.TrailingZeros64(set)
+		row[m] = g.asked[m]
+	}
+	open = g.all &^ g.above(&votes, g.limit)
+	if total > g.limit {
+		open &= g.above(&votes, total-g.limit-1)
+	}
+	return open
 }
 
-// tally finds the vote on member m that has the most stake, of equals the one that
-// the first witness casts.
-func (g *Engine) tally(ws []int32, m int) (best int32, most uint64) {
+// countBranches finds the vote on member m that has the most stake, of equals the one
+// that the first witness casts.
+func (g *Engine) countBranches(ws []int32, m int) (best int32, most uint64) {
 	best = None
 	for by, w := range ws {
 		if w == None {
