@@ -1,10 +1,12 @@
 package consensus
 
+import "slices"
+
 // Times of the threshold clock, ns.
 const (
 	minGap      = 250_000     // between own events
 	minDelta    = 200_000     // shortest wait for live members after a quorum
-	firstDelta  = 200_000_000 // the wait before anything is measured
+	firstDelta  = 200_000_000 // the wait before anything is measured or told
 	firstSample = 8           // spreads to see before the measure is trusted
 )
 
@@ -20,15 +22,16 @@ const (
 // waited for long enough. Waiting for stragglers makes the order faster: an event
 // that leaves many out has to be made up for in later layers.
 type clock struct {
-	noted   int   // events below this place have been looked at
-	last    int64 // when the own last event was noted
-	own     [recent]stamp
-	asked   bool // the last own event was made while nothing was undecided; nobody has answered
-	layers  [recent]layerWatch
-	members []memberClock
+	noted  int   // events below this place have been looked at
+	last   int64 // when the own last event was noted
+	own    [recent]stamp
+	asked  bool // the last own event was made while nothing was undecided; nobody has answered
+	layers [recent]layerWatch
+	next   int // of layers, the one to be used for the next
 
 	samples   int
-	mean, dev int64 // of the spread from quorum to last live member, ns
+	mean, dev int64   // of the spread from quorum to last live member, ns
+	radii     []int64 // scratch of quorumRTT
 }
 
 // stamp is when an own event was noted.
@@ -37,35 +40,28 @@ type stamp struct {
 	at    int64
 }
 
-// layerWatch records how one layer filled up.
+// layerWatch records how one layer fills up. Who arrives when is in the seats.
 type layerWatch struct {
 	layer  uint64 // 0: free
 	quorum int64  // when the quorum was there
 	delta  int64  // how long the others were to be waited for
-	live   uint64 // set of members waited for
-	here   uint64 // set of members that have arrived
-	onTime uint64 // of those, the ones that came within delta
+	left   int    // of the members waited for, how many have not arrived
 }
 
+// memberClock is what the clock knows of one member. Sets of watched layers are bits.
 type memberClock struct {
 	rtt            int64 // ns from an own event to the first event above it; 0: not known
 	acked          int   // the own event that rtt was last measured with
+	waited         uint8 // layers in which it was waited for
+	here           uint8 // layers in which it has arrived
+	late           [recent]int64
+	slow           int64 // mean of how long after the quorum it arrives, ns
+	layers         int   // that slow was made of
 	misses, onTime int
 	out            bool
 
 	away bool  // the transport has no connection
 	ping int64 // ns that the transport measured; 0: not known
-}
-
-func newClock(n int) clock {
-	k := clock{members: make([]memberClock, n)}
-	for m := range k.members {
-		k.members[m].acked = none
-	}
-	for i := range k.own {
-		k.own[i].place = none
-	}
-	return k
 }
 
 // Due says whether it is time for Next. mono is a monotonic clock in ns that only
@@ -77,52 +73,58 @@ func newClock(n int) clock {
 // Nothing undecided and nothing pending: nothing is due. More than a third of the
 // weight away: nothing is due after at most one event.
 func (c *Core) Due(mono int64, pending bool) (now bool, wait int64) {
-	if c.self == none || c.observing {
+	if !c.creates() {
+		c.clock.noted = c.dag.len()
 		return false, 0
 	}
 	c.note(mono)
 	if c.busy == 0 && !pending {
-		c.clock.layers = [recent]layerWatch{}
+		c.rest()
 		return false, 0
 	}
-	if len(c.wait.lists[c.self]) > 0 {
+	seat := &c.seats[c.self]
+	if len(seat.wait) > 0 {
 		return false, 0 // an own event of before a restart: building past it would be a fork
 	}
-	if c.chains[c.self].perRound[c.engine.Pending()] >= maxPerRound {
+	if c.births.count(c.Pending(), c.self) >= maxPerRound {
 		return false, 0 // others would not take it
 	}
-	now, wait = c.due(mono, pending)
+	now, wait = c.dueLayer(mono, pending)
 	if gap := c.clock.last + minGap - mono; now && c.own.any && c.clock.last != 0 && gap > 0 {
 		return false, min(gap, minGap)
 	}
 	return now, wait
 }
 
-func (c *Core) due(mono int64, pending bool) (now bool, wait int64) {
+// rest ends all measuring: how long the others stay silent now is no measure of them.
+func (c *Core) rest() {
+	c.clock.layers = [recent]layerWatch{}
+	for i := range c.clock.own {
+		c.clock.own[i].place = none
+	}
+}
+
+func (c *Core) dueLayer(mono int64, pending bool) (now bool, wait int64) {
 	if pending && c.busy == 0 && !c.clock.asked {
 		return true, 0 // wakes the others, even if no quorum is in this layer
 	}
 	mine := c.ownLayer()
 	var held uint64
 	var above, missing bool
-	for m := range c.chains {
+	for _, m := range c.roster {
 		l := c.layerAt(m)
 		if l >= mine || m == c.self {
-			held += c.cfg.Roster[m].Weight
+			held += c.seats[m].weight
 		} else if c.live(m, mine) {
 			missing = true
 		}
 		above = above || l > mine
 	}
-	switch {
-	case !c.engine.Super(held):
+	if !c.super(held) {
 		return above, 0
-	case !missing:
-		c.watch(mine, mono)
-		return true, 0
 	}
 	w := c.watch(mine, mono)
-	if left := w.quorum + w.delta - mono; left > 0 {
+	if left := w.quorum + w.delta - mono; missing && left > 0 {
 		return false, left
 	}
 	return true, 0
@@ -130,24 +132,28 @@ func (c *Core) due(mono int64, pending bool) (now bool, wait int64) {
 
 // ownLayer is 0 for a member without an event that counts.
 func (c *Core) ownLayer() uint64 {
-	if !c.own.any || c.own.BirthRound < c.engine.MinBirth() {
+	if !c.own.any || c.own.BirthRound < c.minBirth() {
 		return 0
 	}
-	return c.dag.layerOf(c.dag.find(c.own.Hash))
+	if x := c.dag.find(c.own.Hash); x != none {
+		return c.dag.layerOf(x)
+	}
+	return 0
 }
 
-func (c *Core) layerAt(m int) uint64 { return c.dag.layerOf(c.chains[m].head) }
+func (c *Core) layerAt(m int) uint64 { return c.dag.layerOf(c.seats[m].chain.head) }
 
-// live reports whether member m is worth waiting for in a layer.
+// live reports whether a member is worth waiting for in a layer.
 func (c *Core) live(m int, layer uint64) bool {
-	return m != c.self && c.cfg.Roster[m].Weight > 0 && !c.clock.members[m].out && !c.clock.members[m].away && c.layerAt(m)+liveLag >= layer
+	s := &c.seats[m]
+	return m != c.self && s.weight > 0 && !s.clock.out && !s.clock.away && c.layerAt(m)+liveLag >= layer
 }
 
 // note looks at the events that came since the last time.
 func (c *Core) note(mono int64) {
 	k := &c.clock
 	for x := max(k.noted, c.dag.base); x < c.dag.len(); x++ {
-		if m := c.dag.at(x).member; m == c.self {
+		if m := c.dag.at(x).slot; m == c.self {
 			k.last = mono
 			copy(k.own[1:], k.own[:])
 			k.own[0] = stamp{x, mono}
@@ -155,15 +161,18 @@ func (c *Core) note(mono int64) {
 			c.measure(m, x, mono)
 		}
 	}
+	if k.noted == c.dag.len() {
+		return
+	}
 	k.noted = c.dag.len()
 	for i := range k.layers {
-		c.arrivals(&k.layers[i], mono)
+		c.arrivals(i, mono)
 	}
 }
 
 // measure takes the round trip from an own event to the first event of m above it.
 func (c *Core) measure(m, x int, mono int64) {
-	mc := &c.clock.members[m]
+	mc := &c.seats[m].clock
 	y := c.dag.lasts(x)[c.self]
 	if y <= mc.acked {
 		return
@@ -185,25 +194,30 @@ func approach(mean, sample int64) int64 {
 	case sample < mean:
 		return mean - (mean-sample)/2
 	}
-	return mean + (sample-mean)/16
+	return mean + (min(sample, 2*mean+minDelta)-mean)/16
 }
 
-// arrivals notes who has reached the layer by now, and measures its spread when all
-// are there that were waited for, in time or not.
-func (c *Core) arrivals(w *layerWatch, mono int64) {
+// arrivals notes who has reached a watched layer by now, and measures its spread
+// when all are there that were waited for, in time or not.
+func (c *Core) arrivals(i int, mono int64) {
+	w := &c.clock.layers[i]
 	if w.layer == 0 {
 		return
 	}
-	before := w.here
-	for m := range c.chains {
-		if w.here&(1<<m) == 0 && c.layerAt(m) >= w.layer {
-			w.here |= 1 << m
-			if mono <= w.quorum+w.delta {
-				w.onTime |= 1 << m
-			}
+	bit, waited := uint8(1)<<i, false
+	for _, m := range c.roster {
+		mc := &c.seats[m].clock
+		if mc.here&bit != 0 || c.layerAt(m) < w.layer {
+			continue
+		}
+		mc.here |= bit
+		mc.late[i] = mono - w.quorum
+		if mc.waited&bit != 0 {
+			w.left--
+			waited = true
 		}
 	}
-	if before&w.live != w.live && w.here&w.live == w.live {
+	if waited && w.left == 0 {
 		c.sample(mono - w.quorum)
 	}
 }
@@ -220,12 +234,54 @@ func (c *Core) sample(spread int64) {
 	k.dev += (max(off, -off) - k.dev) / 8
 }
 
-// maxDelta is twice the longest round trip to a member that is not out.
+// distance is the round trip to a member: what the transport measured, or else the
+// events; 0 if neither has.
+func (c *Core) distance(m int) int64 {
+	if mc := &c.seats[m].clock; mc.ping > 0 {
+		return mc.ping
+	} else {
+		return mc.rtt
+	}
+}
+
+// quorumRTT is the round trip within which a quorum can be reached. No minority can
+// make it longer, by being far or by seeming so. 0: not known yet.
+func (c *Core) quorumRTT() int64 {
+	k := &c.clock
+	k.radii = k.radii[:0]
+	for _, m := range c.roster {
+		if d := c.distance(m); d > 0 && m != c.self {
+			k.radii = append(k.radii, d)
+		}
+	}
+	slices.Sort(k.radii)
+	for _, r := range k.radii {
+		var held uint64
+		for _, m := range c.roster {
+			if m == c.self || c.distance(m) > 0 && c.distance(m) <= r {
+				held += c.seats[m].weight
+			}
+		}
+		if c.super(held) {
+			return r
+		}
+	}
+	return 0
+}
+
+// allowed is how long after the quorum a member may arrive, layer for layer, and be
+// waited for: what its distance explains and three tenths of a hop. Whoever is
+// slower than that without being farther is slow by its own doing.
+func (c *Core) allowed(m int, quorum int64) int64 {
+	return max(c.distance(m)-quorum, 0) + max(quorum*3/20, minDelta)
+}
+
+// maxDelta is twice the longest round trip to a member that is waited for.
 func (c *Core) maxDelta() int64 {
 	var most int64
-	for m := range c.clock.members {
-		if mc := &c.clock.members[m]; !mc.out {
-			most = max(most, mc.rtt)
+	for _, m := range c.roster {
+		if mc := &c.seats[m].clock; m != c.self && !mc.out && !mc.away {
+			most = max(most, c.distance(m))
 		}
 	}
 	if most == 0 {
@@ -235,13 +291,24 @@ func (c *Core) maxDelta() int64 {
 }
 
 // delta is how long to wait for live members after a quorum: the mean spread and
-// three standard deviations (of a bell curve, 1.25 mean deviations each).
+// three standard deviations (of a bell curve, 1.25 mean deviations each). Before it
+// is measured, what the distances allow.
 func (c *Core) delta() int64 {
 	k, most := &c.clock, c.maxDelta()
-	if k.samples < firstSample {
+	if k.samples >= firstSample {
+		return min(max(k.mean+k.dev*15/4, minDelta), most)
+	}
+	q := c.quorumRTT()
+	if q == 0 {
 		return most
 	}
-	return min(max(k.mean+k.dev*15/4, minDelta), most)
+	var wait int64
+	for _, m := range c.roster {
+		if mc := &c.seats[m].clock; m != c.self && !mc.out && !mc.away {
+			wait = max(wait, c.allowed(m, q))
+		}
+	}
+	return min(max(wait, minDelta), most)
 }
 
 // watch returns the record of a layer, and begins it if the quorum is new.
@@ -253,35 +320,57 @@ func (c *Core) watch(layer uint64, mono int64) *layerWatch {
 			return &k.layers[i]
 		}
 	}
-	c.judge(&k.layers[recent-1])
-	copy(k.layers[1:], k.layers[:])
-	w := layerWatch{layer: layer, quorum: mono, delta: c.delta()}
-	for m := range c.chains {
-		if c.live(m, layer) {
-			w.live |= 1 << m
+	i := k.next
+	k.next = (i + 1) % recent
+	c.judge(i)
+	k.layers[i] = layerWatch{layer: layer, quorum: mono, delta: c.delta()}
+	bit := uint8(1) << i
+	for s := range c.seats {
+		mc := &c.seats[s].clock
+		mc.here, mc.waited = mc.here&^bit, mc.waited&^bit
+		if c.live(s, layer) {
+			mc.waited |= bit
+			k.layers[i].left++
 		}
 	}
-	c.arrivals(&w, mono)
-	k.layers[0] = w
-	return &k.layers[0]
+	c.arrivals(i, mono)
+	return &k.layers[i]
 }
 
-// judge draws the consequences of a layer for who is waited for.
-func (c *Core) judge(w *layerWatch) {
+// judge draws the consequences of a layer for who is waited for: not those who have
+// missed three in a row, nor those who are slower than their distance explains, layer
+// for layer, until they are on time in three.
+func (c *Core) judge(i int) {
+	w := &c.clock.layers[i]
 	if w.layer == 0 {
 		return
 	}
-	for m := range c.clock.members {
-		mc := &c.clock.members[m]
-		if w.onTime&(1<<m) != 0 {
+	quorum := c.quorumRTT()
+	for _, m := range c.roster {
+		mc := &c.seats[m].clock
+		here := mc.here&(1<<i) != 0
+		late := w.delta
+		if here {
+			late = mc.late[i]
+		}
+		if mc.layers++; here || !mc.away {
+			mc.slow += (late - mc.slow) / 8
+		}
+		lags := quorum > 0 && mc.layers >= firstSample && mc.slow > c.allowed(m, quorum)
+		if here && late <= w.delta && (quorum == 0 || late <= c.allowed(m, quorum)) {
 			mc.misses = 0
 			if mc.onTime++; mc.out && mc.onTime >= onTimeBack {
-				mc.out = false
+				mc.out, mc.slow = false, 0
 			}
 			continue
 		}
 		mc.onTime = 0
-		if mc.misses++; mc.misses >= missesOut {
+		if !here || late > w.delta {
+			mc.misses++
+		} else {
+			mc.misses = 0
+		}
+		if mc.misses >= missesOut || lags {
 			mc.out = true
 		}
 	}
@@ -292,10 +381,11 @@ func (c *Core) judge(w *layerWatch) {
 func (c *Core) Observe(on bool) { c.observing = on }
 
 // Reach says what the transport knows of a member: one that is not connected is not
-// waited for; rtt (ns, 0: not known) is how long an answer takes.
+// waited for; rtt (ns, 0: not known) is how long an answer takes. A member of which
+// nothing was said counts as connected.
 func (c *Core) Reach(member uint64, connected bool, rtt int64) {
-	if m, ok := c.member[member]; ok {
-		c.clock.members[m].away = !connected
-		c.clock.members[m].ping = max(rtt, 0)
+	if s, ok := c.slot[member]; ok {
+		c.seats[s].clock.away = !connected
+		c.seats[s].clock.ping = max(rtt, 0)
 	}
 }

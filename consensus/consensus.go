@@ -85,6 +85,9 @@ type Event struct {
 	Coin       uint32
 	Payload    [][]byte
 	Signature  []byte
+
+	hash   Hash
+	sealed *Event // this event, when hash is its hash; in a copy it is another
 }
 
 // Params are the constants of the rules; every member must have the same.

@@ -6,9 +6,6 @@ import (
 	"github.com/dcnode/dcnode/consensus/internal/h26"
 )
 
-// forgetAt is how many ancient events gather before they are let go of together.
-const forgetAt = 64
-
 // maxPerRound bounds the events of one creator in one birth round. A member that
 // keeps to the rules makes about one.
 const maxPerRound = 1024
@@ -17,29 +14,44 @@ const maxPerRound = 1024
 // package comment for the loop.
 type Core struct {
 	cfg    Config
-	member map[uint64]int // by ID
-	self   int            // none: observer
+	every  uint64      // rounds between checkpoints
+	from   *Checkpoint // while its judges are not all here
 	engine *h26.Engine
 	dag    dag
+
+	epochs []Epoch // from the oldest that is needed on
+	seats  []seat  // by slot
+	slot   map[uint64]int
+	self   int // slot of the own seat, or none
+
+	// Of the roster of the pending round.
+	since  uint64 // From of its epoch
+	roster []int  // slots in the order of IDs
+	total  uint64 // weight
+
 	wait   waiting
-	queue  []*Event // ready to enter the graph
+	queue  []*waiter // ready to enter the graph
+	places []int     // of the parents of the event that resolve looked at
+	births births
+	seen   struct{ pending, low uint64 } // what turn has acted upon
 
-	chains []chain
-	own    ownHead
-	busy   int // events in the graph with a payload that is neither ordered nor stale
-	clock  clock
+	own   ownHead
+	busy  int // events in the graph with a payload that is neither ordered nor stale
+	clock clock
 
-	observing bool // the driver does not want own events
-
+	decided  uint64 // last decided round
 	ordered  uint64
 	lastTime Timestamp
+	copies   uint64 // rounds in a row, up to the last decided, that took over the judges before them
 	copied   uint64
 	late     uint64
 	forks    uint64
 	refused  uint64
 
-	ready Ready
-	given Ready // what the last Ready handed out
+	observing bool // the driver does not want own events
+	due       []upcoming
+	ready     Ready
+	given     Ready // what the last Ready handed out
 }
 
 // ownHead is this member's last event, which may have left the graph.
@@ -50,33 +62,44 @@ type ownHead struct {
 	any  bool
 }
 
-// New makes a Core with an empty graph. Errors say what is wrong with the config.
+// New makes a Core, with an empty graph or one that is to go on from a checkpoint.
+// Errors say what is wrong with the config.
 func New(cfg Config) (*Core, error) {
 	if cfg.Params == (Params{}) {
 		cfg.Params = DefaultParams
 	}
-	ep := Epoch{From: 1, Roster: cfg.Roster, Params: cfg.Params}
-	if err := ep.check(); err != nil {
-		return nil, fmt.Errorf("set up consensus: %w", err)
+	c := &Core{
+		cfg: cfg, every: cfg.CheckpointEvery, self: none, slot: map[uint64]int{},
+		dag: dag{index: map[Hash]int{}}, wait: newWaiting(), births: births{first: 1},
 	}
-	n := len(cfg.Roster)
-	c := &Core{cfg: cfg, self: none, member: make(map[uint64]int, n)}
-	members := make([]h26.Member, n)
-	for i, m := range cfg.Roster {
-		c.member[m.ID], members[i] = i, h26.Member{Slot: i, Stake: m.Weight}
-		if m.ID == cfg.Self {
-			c.self = i
+	if c.every == 0 {
+		c.every = CheckpointEvery
+	}
+	if cfg.From != nil {
+		if cfg.From.Network != cfg.Network {
+			return nil, fmt.Errorf("set up consensus from a checkpoint: it is of another network")
 		}
+		if err := c.resume(cfg.From); err != nil {
+			return nil, fmt.Errorf("set up consensus from a checkpoint: %w", err)
+		}
+	} else {
+		ep := Epoch{From: 1, Roster: cfg.Roster, Params: cfg.Params}
+		if err := ep.check(); err != nil {
+			return nil, fmt.Errorf("set up consensus: %w", err)
+		}
+		c.open(ep.clone())
 	}
-	c.engine = h26.New(h26.Rules{Params: h26.Params{
-		SeeNum: cfg.Params.SeeNum, SeeDen: cfg.Params.SeeDen, JudgeAny: cfg.Params.JudgeAny,
-		CoinInterval: cfg.Params.CoinInterval, NonAncientRounds: cfg.Params.NonAncientRounds, Whiten: cfg.Params.Whiten,
-	}, Members: members})
-	c.dag = dag{n: n, index: map[Hash]int{}}
-	c.wait = newWaiting(n)
-	c.chains = newChains(n)
-	c.clock = newClock(n)
+	c.seen.pending, c.seen.low = c.Pending(), c.minBirth()
+	c.enforce()
 	return c, nil
+}
+
+// minBirth is the first birth round that is not ancient.
+func (c *Core) minBirth() uint64 {
+	if c.from != nil {
+		return c.from.MinBirth
+	}
+	return c.engine.MinBirth()
 }
 
 // Add takes an event whose signature the caller has checked. Nil means that it is
@@ -86,88 +109,87 @@ func New(cfg Config) (*Core, error) {
 // but ErrInvalid may happen between members that keep to the rules.
 //
 // An event by this member that Next did not make, as after a restart, becomes its
-// last event like one that Next made.
+// last event like one that Next made, even if it is ancient.
 func (c *Core) Add(e *Event) error {
-	m, err := c.checkFields(e)
-	if err != nil {
+	if err := c.checkFields(e); err != nil {
 		return err
 	}
 	h := e.Hash()
 	if c.Has(h) {
 		return ErrDuplicate
 	}
-	if e.BirthRound < c.engine.MinBirth() {
-		if m == c.self {
-			c.adopt(e, h)
-		}
-		return fmt.Errorf("%w: in round %d, rounds from %d on are open", ErrAncient, e.BirthRound, c.engine.MinBirth())
+	if low := c.minBirth(); e.BirthRound < low {
+		c.adopt(e, h)
+		return fmt.Errorf("%w: in round %d, rounds from %d on are open", ErrAncient, e.BirthRound, low)
 	}
-	res, err := c.resolve(e)
+	slot, known := c.slot[e.Creator]
+	far := e.BirthRound > c.horizon()
+	switch {
+	case far && !known:
+		return fmt.Errorf("%w: round %d, and its creator %d is not known yet", ErrFuture, e.BirthRound, e.Creator)
+	case !far && !c.isMember(e.Creator, e.BirthRound):
+		return fmt.Errorf("%w: %d is not a member in round %d", ErrInvalid, e.Creator, e.BirthRound)
+	}
+	self, lacks, err := c.resolve(e)
 	if err != nil {
 		return err
 	}
-	if !res.ready {
-		return c.park(e, h, m)
+	if lacks > 0 || e.BirthRound > c.Pending() {
+		return c.park(&waiter{ev: e, hash: h, slot: slot, far: far})
 	}
-	if err := c.insert(e, h, m); err != nil {
+	if err := c.insert(e, h, slot, self); err != nil {
 		return err
 	}
 	c.drain()
 	return nil
 }
 
-// resolved is how far an event is from entering the graph.
-type resolved struct {
-	ready  bool
-	places []int  // of the parents that count, in signed order
-	self   int    // place of the self-parent among them, or none
-	lacks  []Want // parents that are not in the graph
-}
-
-// resolve looks up the parents. A parent is named by hash, creator and birth round
-// together: a name that does not fit the event with that hash can never be linked.
-// Parents born in an ancient round do not count, here or anywhere.
-func (c *Core) resolve(e *Event) (resolved, error) {
-	r := resolved{self: none}
+// resolve looks up the parents and leaves the places of those that count, in signed
+// order, in c.places; self is that of the self-parent among them, lacks how many are
+// not in the graph. A parent is named by hash, creator and birth round together: a
+// name that does not fit the event with that hash can never be linked. Parents born
+// in an ancient round do not count, here or anywhere.
+func (c *Core) resolve(e *Event) (self, lacks int, err error) {
+	self, c.places = none, c.places[:0]
+	low := c.minBirth()
 	for i := range e.Parents {
 		p := &e.Parents[i]
-		if p.BirthRound < c.engine.MinBirth() {
+		if p.BirthRound < low {
 			continue
 		}
 		x := c.dag.find(p.Hash)
 		if x == none {
-			r.lacks = append(r.lacks, Want{Hash: p.Hash, Creator: p.Creator, Child: e.Creator})
+			if p.BirthRound <= c.horizon() && !c.isMember(p.Creator, p.BirthRound) {
+				return self, 0, fmt.Errorf("%w: a parent is by %d, who is not a member in round %d", ErrInvalid, p.Creator, p.BirthRound)
+			}
+			lacks++
 			continue
 		}
 		q := c.dag.at(x).ev
 		if q.Creator != p.Creator || q.BirthRound != p.BirthRound {
-			return r, fmt.Errorf("%w: it misnames a parent of member %d", ErrInvalid, p.Creator)
+			return self, 0, fmt.Errorf("%w: it misnames a parent, as of member %d in round %d", ErrInvalid, p.Creator, p.BirthRound)
 		}
 		if p.Creator == e.Creator {
-			if r.self = x; e.Time <= q.Time || e.Seq != q.Seq+1 {
-				return r, fmt.Errorf("%w: number %d at %d does not follow number %d at %d", ErrInvalid, e.Seq, e.Time, q.Seq, q.Time)
+			if self = x; e.Time <= q.Time || e.Seq != q.Seq+1 {
+				return self, 0, fmt.Errorf("%w: number %d at %d does not follow number %d at %d", ErrInvalid, e.Seq, e.Time, q.Seq, q.Time)
 			}
 		}
-		r.places = append(r.places, x)
+		c.places = append(c.places, x)
 	}
-	r.ready = len(r.lacks) == 0 && e.BirthRound <= c.engine.Pending()
-	return r, nil
+	return self, lacks, nil
 }
 
-// checkFields checks what can be checked without the graph, and finds the creator.
-func (c *Core) checkFields(e *Event) (int, error) {
-	bad := func(format string, args ...any) (int, error) {
-		return none, fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+// checkFields checks what can be checked without graph and roster.
+func (c *Core) checkFields(e *Event) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	if err := e.checkSize(); err != nil {
-		return none, err
+		return err
 	}
-	m, ok := c.member[e.Creator]
 	switch {
 	case e.Network != c.cfg.Network:
 		return bad("it is of another network")
-	case !ok:
-		return bad("%d is not a member", e.Creator)
 	case e.BirthRound == 0:
 		return bad("rounds begin at 1")
 	case e.Time < 0 || e.Time > MaxTime:
@@ -175,144 +197,96 @@ func (c *Core) checkFields(e *Event) (int, error) {
 	case (e.Seq == 0) != (len(e.Parents) == 0 || e.Parents[0].Creator != e.Creator):
 		return bad("number %d does not fit its self-parent", e.Seq)
 	}
-	var seen uint64
 	for i := range e.Parents {
 		p := &e.Parents[i]
-		k, ok := c.member[p.Creator]
 		switch {
-		case !ok:
-			return bad("a parent is by %d, who is not a member", p.Creator)
-		case k == m && i > 0:
+		case p.Creator == e.Creator && i > 0:
 			return bad("its self-parent is not the first parent")
-		case seen&(1<<k) != 0:
-			return bad("two parents are by member %d", p.Creator)
 		case p.BirthRound == 0 || p.BirthRound > e.BirthRound:
 			return bad("it is born in round %d, its parent in %d", e.BirthRound, p.BirthRound)
+		case i > 0 && p.Creator > e.Parents[i-1].Creator && (i < 2 || e.Parents[0].Creator == e.Creator || e.Parents[0].Creator < p.Creator):
+			continue // in order of IDs, as members that keep to the rules have them
 		}
-		seen |= 1 << k
+		for k := range i {
+			if e.Parents[k].Creator == p.Creator {
+				return bad("two parents are by member %d", p.Creator)
+			}
+		}
 	}
-	return m, nil
+	return nil
 }
 
 // drain lets the events in that became ready, and those that become ready by it.
 func (c *Core) drain() {
 	for len(c.queue) > 0 {
-		e := c.queue[0]
+		w := c.queue[0]
+		c.queue[0] = nil
 		c.queue = c.queue[1:]
-		h := e.Hash()
-		if c.dag.find(h) != none {
-			continue
-		}
-		if err := c.insert(e, h, c.member[e.Creator]); err != nil {
+		if c.dag.find(w.hash) == none && c.enterLate(w) != nil {
 			c.refused++
 		}
 	}
 	c.queue = nil
 }
 
-// insert puts an event into the graph and draws the consequences. Its parents are there.
-func (c *Core) insert(e *Event, h Hash, m int) error {
-	res, err := c.resolve(e)
+// enterLate puts a waiter into the graph.
+func (c *Core) enterLate(w *waiter) error {
+	e := w.ev
+	if e.BirthRound < c.minBirth() {
+		c.adopt(e, w.hash)
+		return nil
+	}
+	if w.far && (!c.isMember(e.Creator, e.BirthRound) || !c.steadyKey(e.Creator)) {
+		return ErrInvalid
+	}
+	self, lacks, err := c.resolve(e)
 	if err != nil {
 		return err
 	}
-	if !res.ready {
-		return c.park(e, h, m)
+	if lacks > 0 {
+		return c.park(w)
 	}
-	if err := c.admit(e, h, m, res.self); err != nil {
+	return c.insert(e, w.hash, w.slot, self)
+}
+
+// insert puts an event into the graph and draws the consequences. Its parents are
+// there, as resolve left them.
+func (c *Core) insert(e *Event, h Hash, slot, self int) error {
+	if err := c.admit(e, h, slot, self); err != nil {
 		return err
 	}
-	x := c.dag.add(node{ev: e, hash: h, member: m, layer: c.layer(res.places)}, res.places)
-	c.extend(m, x, res.self)
+	x := c.dag.add(node{ev: e, hash: h, slot: slot}, c.places)
+	c.dag.at(x).layer = c.layer(x, c.places)
+	c.dag.lasts(x)[slot] = x
+	c.births.add(e.BirthRound, slot, x)
+	c.seats[slot].open++
+	c.extend(slot, x, self)
 	if len(e.Payload) > 0 {
 		c.busy++
 	}
 	c.ready.Save = append(c.ready.Save, e)
-	if m == c.self {
+	if slot == c.self {
 		c.ready.Send = append(c.ready.Send, e)
 		c.adopt(e, h)
 	} else {
 		c.clock.asked = false
 	}
 	c.engine.Add(h26.Vertex{
-		Creator: m, Birth: e.BirthRound, Time: int64(e.Time), Coin: e.Coin,
-		SelfParent: res.self, Parents: res.places, Hash: h,
+		Creator: slot, Birth: e.BirthRound, Time: int64(e.Time), Coin: e.Coin,
+		SelfParent: self, Parents: c.places, Hash: h,
 	})
 	c.release(h)
+	if c.from != nil {
+		c.join(h)
+	}
 	c.decide()
 	return nil
 }
 
 // adopt takes an own event as the one to build on, if it is the latest.
 func (c *Core) adopt(e *Event, h Hash) {
-	if c.own.any && e.Seq <= c.own.seq {
+	if e.Creator != c.cfg.Self || c.own.any && e.Seq <= c.own.seq {
 		return
 	}
 	c.own = ownHead{Parent{h, e.Creator, e.BirthRound}, e.Seq, e.Time, true}
-}
-
-// decide takes the rounds that can be decided now.
-func (c *Core) decide() {
-	moved := false
-	for d, ok := c.engine.Decide(); ok; d, ok = c.engine.Decide() {
-		c.apply(&d)
-		moved = true
-	}
-	if !moved {
-		return
-	}
-	c.retire()
-	c.review()
-	if base := c.engine.Forget(forgetAt); base > c.dag.base {
-		c.dag.forget(base)
-	}
-}
-
-// apply appends a decided round to the order. Published times follow the rules'
-// consensus times and are pushed forward to be strictly increasing.
-func (c *Core) apply(d *h26.Decision) {
-	if d.Copied {
-		c.copied++
-	}
-	if d.Late {
-		c.late++
-	}
-	for i, r := range d.Received {
-		t := Timestamp(r.Time)
-		if c.cfg.Params.JudgeAny {
-			t = Timestamp(d.Median) + Timestamp(i)
-		}
-		if c.ordered > 0 {
-			t = max(t, c.lastTime+1)
-		}
-		v := c.dag.at(r.Index)
-		c.ready.Ordered = append(c.ready.Ordered, Ordered{Event: v.ev, Index: c.ordered, Round: d.Round, Time: t})
-		c.settle(v)
-		c.ordered++
-		c.lastTime = t
-	}
-}
-
-// settle marks an event whose fate is known.
-func (c *Core) settle(v *node) {
-	v.done = true
-	if len(v.ev.Payload) > 0 {
-		c.busy--
-	}
-}
-
-// retire settles the events that became ancient without being ordered.
-func (c *Core) retire() {
-	low := c.engine.MinBirth()
-	for i := range c.dag.nodes {
-		v := &c.dag.nodes[i]
-		if v.done || v.ev.BirthRound >= low {
-			continue
-		}
-		c.settle(v)
-		if v.member == c.self && len(v.ev.Payload) > 0 {
-			c.ready.Stale = append(c.ready.Stale, v.ev)
-		}
-	}
-	c.retireChains(low)
 }

@@ -53,9 +53,10 @@ func TestBrokenRulesAreNamed(t *testing.T) {
 		word   string
 	}{
 		"other network":     {func(e *Event) { e.Network = Hash{1} }, "network"},
-		"stranger":          {func(e *Event) { e.Creator = 9 }, "not a member"},
+		"stranger":          {func(e *Event) { e.Creator, e.Seq = 9, 0 }, "not a member"},
 		"round zero":        {func(e *Event) { e.BirthRound = 0 }, "begin at 1"},
-		"strange parent":    {func(e *Event) { e.Parents[1].Creator = 9 }, "not a member"},
+		"strange parent":    {func(e *Event) { e.Parents[1] = Parent{Hash{9}, 9, 1} }, "not a member"},
+		"other maker":       {func(e *Event) { e.Parents[1].Creator = 3 }, "misnames"},
 		"self-parent later": {func(e *Event) { e.Parents[0], e.Parents[1] = e.Parents[1], e.Parents[0]; e.Seq = 0 }, "self-parent"},
 		"one parent twice":  {func(e *Event) { e.Parents = append(e.Parents, e.Parents[1]) }, "two parents"},
 		"parent is younger": {func(e *Event) { e.Parents[1].BirthRound = 2 }, "born in round 1"},
@@ -163,7 +164,7 @@ func TestWaitingBytesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := c.wait.bytes[0]; got > maxWaitingBytes {
+	if got := c.seats[0].bytes; got > maxWaitingBytes {
 		t.Errorf("%d bytes wait, the bound is %d", got, maxWaitingBytes)
 	}
 }
@@ -389,8 +390,8 @@ func TestGraphStaysSmall(t *testing.T) {
 	if live := c.Status().Live; live > 4*40+forgetAt {
 		t.Errorf("%d events are kept", live)
 	}
-	if len(c.dag.index) != len(c.dag.nodes) || len(c.chains[0].perRound) > 40 {
-		t.Errorf("%d in the index, %d in the graph, %d rounds counted", len(c.dag.index), len(c.dag.nodes), len(c.chains[0].perRound))
+	if len(c.dag.index) != len(c.dag.nodes) || len(c.births.rounds) > 40 {
+		t.Errorf("%d in the index, %d in the graph, %d rounds counted", len(c.dag.index), len(c.dag.nodes), len(c.births.rounds))
 	}
 }
 

@@ -1,24 +1,26 @@
 package consensus
 
-// layer is the layer of an event with parents at the given places: the highest of
-// theirs, and one more if members of a supermajority of weight have reached that
-// in what the event has below it.
-func (c *Core) layer(places []int) uint64 {
+import (
+	"cmp"
+	"slices"
+)
+
+// layer is the layer of event x with parents at the given places, before it is in
+// its own row: the highest of theirs, and one more if members of a supermajority of
+// weight have reached that in what the event has below it.
+func (c *Core) layer(x int, places []int) uint64 {
 	var top uint64 = 1
 	for _, p := range places {
 		top = max(top, c.dag.layerOf(p))
 	}
 	var held uint64
-	for m := range c.cfg.Roster {
-		last := none
-		for _, p := range places {
-			last = c.dag.later(last, c.dag.lasts(p)[m])
-		}
-		if c.dag.layerOf(last) >= top {
-			held += c.cfg.Roster[m].Weight
+	row := c.dag.lasts(x)
+	for _, s := range c.roster {
+		if c.dag.layerOf(row[s]) >= top {
+			held += c.seats[s].weight
 		}
 	}
-	if c.engine.Super(held) {
+	if c.super(held) {
 		return top + 1
 	}
 	return top
@@ -28,14 +30,15 @@ func (c *Core) layer(places []int) uint64 {
 // last event of every member that has news since then; t is the wall clock, coin 32
 // random bits, payload what to order, within MaxPayload, MaxTransaction and
 // PayloadRoom(MaxMembers). The caller signs it and Adds it before it calls Next
-// again: two events from one place would be a fork. An observer gets nil, and so
-// does a member that Observes.
+// again: two events from one place would be a fork. Who may not create gets nil: an
+// observer, one whose membership has not begun or has ended, one that Observes or
+// that is Joining.
 func (c *Core) Next(t Timestamp, coin uint32, payload [][]byte) *Event {
-	if c.self == none || c.observing {
+	if !c.creates() {
 		return nil
 	}
 	e := &Event{
-		Network: c.cfg.Network, Creator: c.cfg.Self, BirthRound: c.engine.Pending(),
+		Network: c.cfg.Network, Creator: c.cfg.Self, BirthRound: c.Pending(),
 		Time: max(t, 0), Coin: coin, Payload: payload,
 	}
 	own := none
@@ -45,16 +48,38 @@ func (c *Core) Next(t Timestamp, coin uint32, payload [][]byte) *Event {
 		e.Time = max(e.Time, c.own.time+Timestamp(max(1, c.ownPayload(own))))
 		e.Parents = append(e.Parents, c.own.Parent)
 	}
-	for m := range c.chains {
-		x := c.chains[m].head
-		if m == c.self || x == none || own != none && c.dag.lasts(own)[m] == x {
-			continue
+	// Members first, then those that left, each in the order of IDs.
+	for _, s := range c.roster {
+		c.addParent(e, own, s)
+	}
+	var left []int
+	for s := range c.seats {
+		if !c.seats[s].in {
+			left = append(left, s)
 		}
-		v := c.dag.at(x)
-		e.Parents = append(e.Parents, Parent{v.hash, v.ev.Creator, v.ev.BirthRound})
+	}
+	slices.SortFunc(left, func(a, b int) int { return cmp.Compare(c.seats[a].id, c.seats[b].id) })
+	for _, s := range left {
+		c.addParent(e, own, s)
 	}
 	c.clock.asked = c.busy == 0
 	return e
+}
+
+// creates reports whether this member may make events now.
+func (c *Core) creates() bool {
+	return c.self != none && c.seats[c.self].in && !c.observing && c.from == nil
+}
+
+// addParent lets e build on the last event of a seat, if that is news above the own
+// last event.
+func (c *Core) addParent(e *Event, own, s int) {
+	x := c.seats[s].chain.head
+	if s == c.self || x == none || own != none && c.dag.lasts(own)[s] == x || len(e.Parents) >= MaxMembers {
+		return
+	}
+	v := c.dag.at(x)
+	e.Parents = append(e.Parents, Parent{v.hash, v.ev.Creator, v.ev.BirthRound})
 }
 
 // ownPayload is the number of transactions in the own last event, if it is here.

@@ -1,13 +1,13 @@
 package consensus
 
-// none is the place of no event.
+// none is the place of no event, and the slot of no member.
 const none = -1
 
 // node is an event in the graph.
 type node struct {
 	ev     *Event
 	hash   Hash
-	member int
+	slot   int // of its creator
 	layer  uint64
 	parent bool // of an event in the graph
 	done   bool // ordered or stale
@@ -17,7 +17,7 @@ type node struct {
 // entered, parents first. A place is an event's number in that order since the
 // beginning; places below base have left.
 type dag struct {
-	n     int
+	n     int // slots
 	base  int
 	nodes []node
 	known []int // n for each event: place of the last event of each member at or below it
@@ -60,33 +60,65 @@ func (d *dag) later(x, y int) int {
 	return y
 }
 
-// add appends an event whose parents are at the given places.
+// add appends an event whose parents are at the given places. Its layer is for the
+// caller to set, by its row.
 func (d *dag) add(v node, parents []int) int {
 	x := d.len()
 	d.nodes = append(d.nodes, v)
-	for range d.n {
-		d.known = append(d.known, none)
+	if len(parents) == 0 {
+		for range d.n {
+			d.known = append(d.known, none)
+		}
+	} else {
+		d.known = append(d.known, d.lasts(parents[0])...)
 	}
 	row := d.lasts(x)
-	for _, p := range parents {
+	for i, p := range parents {
 		d.at(p).parent = true
+		if i == 0 {
+			continue
+		}
 		for m, k := range d.lasts(p) {
-			row[m] = d.later(row[m], k)
+			if k != row[m] {
+				row[m] = d.later(row[m], k)
+			}
 		}
 	}
-	row[v.member] = x
 	d.index[v.hash] = x
 	return x
 }
 
-// forget drops the places below base.
-func (d *dag) forget(base int) {
+// widen makes room for more slots.
+func (d *dag) widen(n int) {
+	if n <= d.n {
+		return
+	}
+	known := make([]int, 0, len(d.nodes)*n)
+	for i := range d.nodes {
+		known = append(known, d.lasts(d.base+i)...)
+		for range n - d.n {
+			known = append(known, none)
+		}
+	}
+	d.n, d.known = n, known
+}
+
+// blank takes a slot out of all rows: its next owner is somebody else.
+func (d *dag) blank(slot int) {
+	for i := range d.nodes {
+		d.known[i*d.n+slot] = none
+	}
+}
+
+// forget drops the places below base, and calls gone for each of their events.
+func (d *dag) forget(base int, gone func(v *node)) {
 	k := base - d.base
 	if k <= 0 {
 		return
 	}
 	for i := range d.nodes[:k] {
 		delete(d.index, d.nodes[i].hash)
+		gone(&d.nodes[i])
 	}
 	m := copy(d.nodes, d.nodes[k:])
 	clear(d.nodes[m:])

@@ -42,23 +42,34 @@ func PayloadRoom(parents int) int {
 }
 
 // Hash is the SHA-256 of the encoding without the signature: it names the event.
-func (e *Event) Hash() Hash { return sha256.Sum256(e.body(0)) }
+// Unmarshal and Sign keep it in the event; a copy of the event computes it anew.
+func (e *Event) Hash() Hash {
+	if e.sealed == e {
+		return e.hash
+	}
+	return sha256.Sum256(e.body(0))
+}
+
+// seal keeps the hash, for an event that does not change any more.
+func (e *Event) seal(h Hash) { e.hash, e.sealed = h, e }
 
 // Sign puts the creator's signature on the event, which is immutable from then on.
-func (e *Event) Sign(key ed25519.PrivateKey) { e.Signature = ed25519.Sign(key, e.signed()) }
+func (e *Event) Sign(key ed25519.PrivateKey) {
+	h := sha256.Sum256(e.body(0))
+	e.Signature = ed25519.Sign(key, signed(h))
+	e.seal(h)
+}
 
-// Verify checks the signature with the creator's key.
+// Verify checks the signature with the creator's key. It looks at the fields, not
+// at the hash that the event keeps. Safe for use by several goroutines.
 func (e *Event) Verify(key ed25519.PublicKey) error {
-	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, e.signed(), e.Signature) {
+	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, signed(sha256.Sum256(e.body(0))), e.Signature) {
 		return fmt.Errorf("%w: the signature is not by member %d", ErrInvalid, e.Creator)
 	}
 	return nil
 }
 
-func (e *Event) signed() []byte {
-	h := e.Hash()
-	return append([]byte(signDomain), h[:]...)
-}
+func signed(h Hash) []byte { return append([]byte(signDomain), h[:]...) }
 
 // Marshal is the encoding of a signed event. An event without a signature gets 64
 // zeros in its place.
@@ -69,14 +80,19 @@ func (e *Event) Marshal() []byte {
 	return append(b, sig[:]...)
 }
 
-// body is the encoding up to the signature, with room for spare bytes more.
-func (e *Event) body(spare int) []byte {
-	n := headSize + 1 + len(e.Parents)*parentSize + 2
+// size is the number of bytes of the encoding.
+func (e *Event) size() int {
+	n := headSize + 1 + len(e.Parents)*parentSize + 2 + ed25519.SignatureSize
 	for _, tx := range e.Payload {
 		n += 4 + len(tx)
 	}
+	return n
+}
+
+// body is the encoding up to the signature, with room for spare bytes more.
+func (e *Event) body(spare int) []byte {
 	be := binary.BigEndian
-	b := append(make([]byte, 0, n+spare), encodingVersion)
+	b := append(make([]byte, 0, e.size()-ed25519.SignatureSize+spare), encodingVersion)
 	b = append(b, e.Network[:]...)
 	b = be.AppendUint64(b, e.Creator)
 	b = be.AppendUint64(b, e.Seq)
@@ -167,6 +183,7 @@ func Unmarshal(b []byte) (*Event, error) {
 	if err := e.checkSize(); err != nil {
 		return nil, err
 	}
+	e.seal(sha256.Sum256(b[:len(b)-ed25519.SignatureSize]))
 	return e, nil
 }
 

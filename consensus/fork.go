@@ -1,6 +1,10 @@
 package consensus
 
-import "slices"
+import (
+	"crypto/ed25519"
+	"fmt"
+	"slices"
+)
 
 const (
 	maxBranches = 16 // tips of one creator born in one round
@@ -14,41 +18,31 @@ type chain struct {
 	head     int   // the event to build on: the last by layer
 	tips     []int // non-ancient events without a self-child, in order of arrival
 	seq      uint64
-	perRound map[uint64]int // events by birth round
-	oldest   uint64         // first round in perRound
 	evidence []Fork
-}
-
-func newChains(n int) []chain {
-	cs := make([]chain, n)
-	for i := range cs {
-		cs[i] = chain{head: none, perRound: map[uint64]int{}, oldest: 1}
-	}
-	return cs
 }
 
 // admit bounds what one creator can put into the graph. What is over the bound is
 // let in all the same when another member's event builds on it: then it is needed,
 // and that member answers for it.
-func (c *Core) admit(e *Event, h Hash, m, self int) error {
-	ch := &c.chains[m]
-	branches := 0
+func (c *Core) admit(e *Event, h Hash, slot, self int) error {
+	ch := &c.seats[slot].chain
+	branches, newBranch := 0, true
 	for _, t := range ch.tips {
-		if t != self && c.dag.at(t).ev.BirthRound == e.BirthRound {
+		if t == self {
+			newBranch = false
+		} else if c.dag.at(t).ev.BirthRound == e.BirthRound {
 			branches++
 		}
 	}
-	newBranch := !slices.Contains(ch.tips, self)
-	if (newBranch && branches >= maxBranches || ch.perRound[e.BirthRound] >= maxPerRound) && !c.wanted(h, e.Creator) {
-		return ErrFlood
+	if (newBranch && branches >= maxBranches || c.births.count(e.BirthRound, slot) >= maxPerRound) && !c.wanted(h, e.Creator) {
+		return fmt.Errorf("%w: member %d, round %d", ErrFlood, e.Creator, e.BirthRound)
 	}
 	return nil
 }
 
-// extend notes event x of member m, whose self-parent is at place self.
-func (c *Core) extend(m, x, self int) {
-	ch, v := &c.chains[m], c.dag.at(x)
-	ch.perRound[v.ev.BirthRound]++
+// extend notes event x of a member, whose self-parent is at place self.
+func (c *Core) extend(slot, x, self int) {
+	ch, v := &c.seats[slot].chain, c.dag.at(x)
 	ch.seq = max(ch.seq, v.ev.Seq)
 	if i := slices.Index(ch.tips, self); i >= 0 {
 		ch.tips[i] = x
@@ -56,7 +50,7 @@ func (c *Core) extend(m, x, self int) {
 		if len(ch.tips) > 0 {
 			c.forks++
 			if len(ch.evidence) < maxEvidence {
-				ch.evidence = append(ch.evidence, Fork{c.dag.at(ch.tips[0]).ev, v.ev})
+				ch.evidence = append(ch.evidence, Fork{c.rival(ch, v.ev), v.ev})
 			}
 		}
 		ch.tips = append(ch.tips, x)
@@ -64,10 +58,29 @@ func (c *Core) extend(m, x, self int) {
 	ch.head = c.dag.later(ch.head, x)
 }
 
+// rival is the event of another branch that shows best that e makes a fork: one of
+// the same number, which needs no further proof; else the oldest branch's last.
+func (c *Core) rival(ch *chain, e *Event) *Event {
+	for _, x := range ch.tips {
+		v := c.dag.at(x).ev
+		for v.Seq > e.Seq {
+			y := c.dag.find(v.Parents[0].Hash)
+			if y == none {
+				break
+			}
+			v = c.dag.at(y).ev
+		}
+		if v.Seq == e.Seq {
+			return v
+		}
+	}
+	return c.dag.at(ch.tips[0]).ev
+}
+
 // retireChains forgets tips and heads born before round low.
 func (c *Core) retireChains(low uint64) {
-	for m := range c.chains {
-		ch := &c.chains[m]
+	for s := range c.seats {
+		ch := &c.seats[s].chain
 		ch.tips = slices.DeleteFunc(ch.tips, func(t int) bool { return c.dag.at(t).ev.BirthRound < low })
 		if ch.head != none && c.dag.at(ch.head).ev.BirthRound < low {
 			ch.head = none
@@ -75,18 +88,46 @@ func (c *Core) retireChains(low uint64) {
 				ch.head = c.dag.later(ch.head, t)
 			}
 		}
-		for ; ch.oldest < low; ch.oldest++ {
-			delete(ch.perRound, ch.oldest)
-		}
 	}
 }
 
-// Forks is evidence of equivocation: at most 8 forks of each creator. Consensus
-// bears forks by members of less than a third of the weight; people should know.
+// Forks is evidence of equivocation: at most 8 forks of each creator, for as long as
+// anything of that creator is kept. Consensus bears forks by members of less than a
+// third of the weight; people should know.
 func (c *Core) Forks() []Fork {
 	var out []Fork
-	for i := range c.chains {
-		out = append(out, c.chains[i].evidence...)
+	for s := range c.seats {
+		out = append(out, c.seats[s].chain.evidence...)
 	}
 	return out
+}
+
+// VerifyFork reports whether the two events alone prove a fork, to someone who has
+// seen neither: they are different, bear the same number, and are signed by the same
+// creator. key is as Core.Key. An error says what is wrong; it is ErrInvalid.
+//
+// Two events of different numbers can be a fork as well, but whether the later one
+// builds on the other is shown only by the chain of self-parents between them; of
+// such a pair this says that it proves nothing by itself.
+func VerifyFork(f Fork, key func(creator, birth uint64) (ed25519.PublicKey, bool)) error {
+	switch {
+	case f.A == nil || f.B == nil:
+		return fmt.Errorf("%w: a fork is two events", ErrInvalid)
+	case f.A.Creator != f.B.Creator || f.A.Network != f.B.Network:
+		return fmt.Errorf("%w: events of two creators or two networks are no fork", ErrInvalid)
+	case f.A.Seq != f.B.Seq:
+		return fmt.Errorf("%w: numbers %d and %d: only the chain between them can show a fork", ErrInvalid, f.A.Seq, f.B.Seq)
+	case f.A.Hash() == f.B.Hash():
+		return fmt.Errorf("%w: one event twice", ErrInvalid)
+	}
+	for _, e := range []*Event{f.A, f.B} {
+		k, ok := key(e.Creator, e.BirthRound)
+		if !ok {
+			return fmt.Errorf("%w: %d is not known as a member in round %d", ErrInvalid, e.Creator, e.BirthRound)
+		}
+		if err := e.Verify(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }

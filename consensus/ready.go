@@ -12,10 +12,17 @@ func (c *Core) Ready() (Ready, bool) {
 	c.ready.Missing = kept
 	c.given = Ready{
 		Save: clip(c.ready.Save), Send: clip(c.ready.Send), Missing: append([]Want(nil), kept...),
-		Ordered: clip(c.ready.Ordered), Stale: clip(c.ready.Stale),
+		Checkpoints: c.taken(), Ordered: clip(c.ready.Ordered), Stale: clip(c.ready.Stale),
 	}
 	g := &c.given
-	return *g, len(g.Save)+len(g.Send)+len(g.Missing)+len(g.Ordered)+len(g.Stale) > 0
+	if k := len(g.Checkpoints); k < len(c.due) { // not past the next checkpoint
+		end := 0
+		for end < len(g.Ordered) && g.Ordered[end].Index < c.due[k].Ordered {
+			end++
+		}
+		g.Ordered = g.Ordered[:end:end]
+	}
+	return *g, len(g.Save)+len(g.Send)+len(g.Missing)+len(g.Checkpoints)+len(g.Ordered)+len(g.Stale) > 0
 }
 
 // Advance says that the work of the last Ready is done.
@@ -25,7 +32,10 @@ func (c *Core) Advance() {
 	c.ready.Missing = rest(c.ready.Missing, len(c.given.Missing))
 	c.ready.Ordered = rest(c.ready.Ordered, len(c.given.Ordered))
 	c.ready.Stale = rest(c.ready.Stale, len(c.given.Stale))
+	c.due = rest(c.due, len(c.given.Checkpoints))
 	c.given = Ready{}
+	c.decide() // rounds whose rules are settled by what was applied
+	c.drain()
 }
 
 func clip[T any](s []T) []T { return s[:len(s):len(s)] }

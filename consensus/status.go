@@ -28,30 +28,36 @@ type MemberStatus struct {
 	RTT   int64  // ns from an own event to the answer; 0: not known
 }
 
-// Status is the state for people to look at.
+// Status is the state for people to look at. Members are those of the pending
+// round, in the order of IDs.
 func (c *Core) Status() Status {
 	s := Status{
-		Pending: c.Pending(), Oldest: c.engine.MinBirth(), Ordered: c.ordered, LastTime: c.lastTime,
+		Pending: c.Pending(), Oldest: c.minBirth(), Ordered: c.ordered, LastTime: c.lastTime,
 		Live: len(c.dag.nodes), Busy: c.busy, Forks: c.forks, Copied: c.copied, Late: c.late,
-		Refused: c.refused, Halted: c.engine.Halted(), Delta: c.delta(),
+		Refused: c.refused, Joining: c.from != nil, Halted: c.engine.Halted(), Delta: c.delta(),
 	}
 	var top uint64
-	for m := range c.chains {
+	for m := range c.seats {
 		top = max(top, c.layerAt(m))
-		s.Waiting += len(c.wait.lists[m])
+		s.Waiting += len(c.seats[m].wait)
 	}
-	for m := range c.chains {
-		l := c.layerAt(m)
+	for _, m := range c.roster {
+		l, seat := c.layerAt(m), &c.seats[m]
 		s.Members = append(s.Members, MemberStatus{
-			ID: c.cfg.Roster[m].ID, Seq: c.chains[m].seq, Layer: l,
-			Live: l > 0 && l+liveLag >= top && !c.clock.members[m].out, RTT: c.clock.members[m].rtt,
+			ID: seat.id, Seq: seat.chain.seq, Layer: l, RTT: c.distance(m),
+			Live: l > 0 && l+liveLag >= top && !seat.clock.out && !seat.clock.away,
 		})
 	}
 	return s
 }
 
 // Pending is the round to be decided next; own events are born in it.
-func (c *Core) Pending() uint64 { return c.engine.Pending() }
+func (c *Core) Pending() uint64 {
+	if c.from != nil {
+		return c.from.Round + 1
+	}
+	return c.engine.Pending()
+}
 
 // Has reports whether an event is in the graph or kept for later. Events that have
 // left the graph are not here; nobody needs them.
