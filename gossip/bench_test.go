@@ -97,6 +97,23 @@ func benchHop(b *testing.B, all []*Overlay, authors func(i int) []int) {
 	b.ReportMetric(float64(bytes)/float64(links), "wire-B/msg/link")
 }
 
+// BenchmarkIdle is what seven members cost that have nothing to say, after a minute in
+// which they settled: bytes a second on each link, both ways and IP headers included
+// (see BenchmarkHop), and CPU time of each member in per cent of a core. An iteration is
+// a second; it takes -benchtime 120x or so to mean something.
+func BenchmarkIdle(b *testing.B) {
+	const n = 7
+	onOneMachine(b, n)
+	time.Sleep(time.Minute)
+	b.ResetTimer()
+	begin, cpu, bytes := time.Now(), cpuTime(b), loopbackBytes(b)
+	time.Sleep(time.Duration(b.N) * time.Second)
+	cpu, bytes = cpuTime(b)-cpu, loopbackBytes(b)-bytes
+	took := time.Since(begin).Seconds()
+	b.ReportMetric(float64(bytes)/took/(n*(n-1)/2), "B/s/link")
+	b.ReportMetric(100*cpu.Seconds()/took/n, "%core/member")
+}
+
 // onOneMachine starts n members on loopback and waits until all hear each other.
 func onOneMachine(tb testing.TB, n int) []*Overlay {
 	tb.Helper()

@@ -3,10 +3,7 @@ package gossip
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -19,9 +16,8 @@ import (
 // the topic as well: gossipsub carries it there.
 
 const (
-	protoLine   = "/line/1"
-	lineReader  = 32 << 10 // bytes read at once
-	maxHearsFor = 64       // bytes of a peer ID
+	protoLine  = "/line/1"
+	lineReader = 32 << 10 // bytes read at once
 )
 
 // addLine makes room for what is published from now on to wait for p.
@@ -86,7 +82,7 @@ func (o *Overlay) whoHears() []byte {
 	frame := []byte{}
 	for p, l := range o.links {
 		if l.line != nil {
-			frame = append(append(frame, byte(len(p))), p...)
+			frame = appendHearer(frame, p)
 		}
 	}
 	return frame
@@ -141,8 +137,6 @@ func (o *Overlay) receive(ctx context.Context, s Stream) {
 	o.log.Debug("the line of a member ended", "peer", p, "err", err)
 }
 
-var errOverLimit = errors.New("over the limit")
-
 // readLine reads frames until the line ends or its sender is muted.
 func (o *Overlay) readLine(p peer.ID, acc *account, s network.Stream) error {
 	if _, err := s.Write([]byte{1}); err != nil {
@@ -150,20 +144,11 @@ func (o *Overlay) readLine(p peer.ID, acc *account, s network.Stream) error {
 	}
 	r := bufio.NewReaderSize(s, lineReader)
 	for {
-		head, err := binary.ReadUvarint(r)
+		kind, data, err := readFrame(r, func(n int) bool { return o.charge(p, acc, acc.line, 1, n) })
+		if errors.Is(err, errBadFrame) {
+			o.blame(p, "what it sends on its line makes no sense")
+		}
 		if err != nil {
-			return err
-		}
-		kind, n := int(head&3), head>>2
-		if n > MaxMessage || kind >= frameKinds {
-			o.blame(p, fmt.Sprintf("a frame of kind %d with %d bytes on its line", kind, n))
-			return fmt.Errorf("a frame of kind %d with %d bytes", kind, n)
-		}
-		if !o.charge(p, acc, acc.line, 1, int(n)) {
-			return errOverLimit
-		}
-		data := make([]byte, n)
-		if _, err := io.ReadFull(r, data); err != nil {
 			return err
 		}
 		switch kind {
@@ -183,17 +168,7 @@ func (o *Overlay) readLine(p peer.ID, acc *account, s network.Stream) error {
 
 // noteHearers keeps the members that p says hear it.
 func (o *Overlay) noteHearers(p peer.ID, s network.Stream, frame []byte) {
-	var list []peer.ID
-	for len(frame) > 0 {
-		n := int(frame[0])
-		if n > maxHearsFor || len(frame) < 1+n {
-			return
-		}
-		if q := peer.ID(frame[1 : 1+n]); o.cfg.Allow(q) && !slices.Contains(list, q) {
-			list = append(list, q) // as many as there are members at most
-		}
-		frame = frame[1+n:]
-	}
+	list := parseHearers(frame, o.cfg.Allow)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if l := o.link(p); l.from == s {

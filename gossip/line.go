@@ -2,27 +2,11 @@ package gossip
 
 import (
 	"context"
-	"encoding/binary"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-)
-
-// A line is a stream that a member keeps to another, on which it sends what it
-// publishes; the other keeps one the other way. It consists of frames:
-//
-//	uvarint: length of what follows × 4 + kind | bytes
-//
-// The receiver sends a single byte back, when it has taken the line over.
-
-// Kinds of frames.
-const (
-	frameMessage = iota // what was published
-	frameGap            // empty: messages were left out here, ask for them
-	frameHears          // peer IDs, each with its length before it: those that the sender has a line to
-	frameKinds
 )
 
 const (
@@ -101,10 +85,6 @@ func (l *line) batch(buf []byte) []byte {
 		}
 	}
 	return buf
-}
-
-func appendFrame(buf []byte, kind int, data []byte) []byte {
-	return append(binary.AppendUvarint(buf, uint64(len(data))<<2|uint64(kind)), data...)
 }
 
 // opened notes a connection, and starts a line unless there is one. A line through a
