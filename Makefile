@@ -4,9 +4,9 @@ export CGO_ENABLED := 0
 GO     ?= go
 BIN    := bin
 FUZZ   ?= 30s
-SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*') go.mod go.sum $(wildcard scripts/*.sh)
+SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*' -not -path './bench/*') go.mod go.sum $(wildcard scripts/*.sh)
 
-.PHONY: help build demo test race lint fuzz bench-consensus qemu guest compose clean
+.PHONY: help build demo test race lint fuzz bench-engine bench-consensus qemu guest compose clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -37,6 +37,10 @@ lint: ## formatting and vet; the architecture is tested by arch_test.go
 fuzz: ## fuzz each decoder for FUZZ (30s), two at a time
 	@grep -rn --include='*_test.go' '^func Fuzz' . | sed 's,^\(.*\)/[^/]*:[0-9]*:func \(Fuzz[A-Za-z0-9]*\).*,\1 \2,' | \
 	  xargs -P 2 -n 2 sh -c 'sh .ci/fuzz "$$0" "$$1" $(FUZZ)'
+
+bench-engine: ## the engine beside babble and lachesis-base: speed and memory (BENCH=flags, BENCH_OUT=file, PEERS=folder with clones)
+	@sh bench/engine.sh $(BENCH)
+	@sh bench/engine.sh -memory $(BENCH)
 
 bench-consensus: build ## the time to order, between real processes over an emulated link (BENCH=flags, BENCH_OUT=file)
 	$(BIN)/dcnode testnet consensus --crash $(BENCH)
