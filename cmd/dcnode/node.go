@@ -204,5 +204,5 @@ func ledgerCommand(t *terminal) *cobra.Command {
 			t.json = true
 			return t.print(s, nil)
 		},
-	}, ledgerPing(t), ledgerWatch(t))
+	}, ledgerPing(t), ledgerWatch(t), ledgerExport(t), ledgerVerify(t))
 }

@@ -1,0 +1,380 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	libp2p "github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/consensus/graph"
+	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/node"
+	"github.com/dcnode/dcnode/node/eventlog"
+)
+
+// site is a member of a small overlay that lives in a test, without a network: its
+// hashgraph, its ledger and its data directory.
+type site struct {
+	dir   string
+	id    uint64
+	key   ed25519.PrivateKey
+	core  *consensus.Core
+	log   *eventlog.Log
+	state *ledger.State
+	order []consensus.Ordered
+	inbox []*consensus.Event
+	pool  [][]byte
+	kept  []eventlog.Checkpoint
+}
+
+// past is four sites and what they did.
+type past struct {
+	t     *testing.T
+	sites []*site
+	mono  int64
+}
+
+// newPast makes the sites dc1 to dc4.
+func newPast(t *testing.T) *past {
+	t.Helper()
+	p := &past{t: t}
+	var cards []node.Card
+	for i := range 4 {
+		s := &site{dir: t.TempDir(), id: uint64(i + 1)}
+		card, err := node.Init(s.dir, fmt.Sprintf("dc%d", i+1), "")
+		p.check(err)
+		cards = append(cards, card)
+		raw, err := os.ReadFile(filepath.Join(s.dir, "identity.key"))
+		p.check(err)
+		key, err := libp2p.UnmarshalPrivateKey(raw)
+		p.check(err)
+		s.key, err = key.Raw()
+		p.check(err)
+		p.sites = append(p.sites, s)
+	}
+	g, err := node.NewGenesis(cards, time.Unix(1_800_000_000, 0))
+	p.check(err)
+	text, err := json.Marshal(g)
+	p.check(err)
+	var roster []consensus.Member
+	var members []ledger.Member
+	for i, s := range p.sites {
+		roster = append(roster, consensus.Member{ID: s.id, Key: s.key.Public().(ed25519.PublicKey), Weight: 1})
+		members = append(members, ledger.Member{ID: ledger.MemberID(s.id), Site: cards[i].Site, Weight: 1})
+	}
+	for _, s := range p.sites {
+		p.check(node.WriteGenesis(g, filepath.Join(s.dir, "genesis.json"), nil))
+		network := consensus.Hash(sha256.Sum256(text))
+		s.core, err = consensus.New(consensus.Config{Network: network, Roster: roster, Self: s.id})
+		p.check(err)
+		s.log, err = eventlog.Open(eventlog.Config{Dir: s.dir, Network: network, SegmentSize: 100_000})
+		p.check(err)
+		t.Cleanup(s.log.Abandon)
+		s.state, err = ledger.New(members, g.Rules)
+		p.check(err)
+	}
+	return p
+}
+
+func (p *past) check(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// run lets the sites exchange events until each has ordered n transactions or more.
+func (p *past) run(n int) {
+	p.t.Helper()
+	for i := range n * len(p.sites) {
+		s := p.sites[i%len(p.sites)]
+		body := ledger.Body(&ledger.Publish{Name: fmt.Sprintf("image-%d", i), Commit: "c", Size: 1, Stored: 1})
+		if i%5 == 4 {
+			body = &ledger.Withdraw{Name: "nothing"} // is refused
+		}
+		raw, err := ledger.Encode(ledger.Tx{ID: fmt.Sprint(i), Body: body})
+		p.check(err)
+		if i%7 == 6 {
+			raw = []byte("nonsense")
+		}
+		s.pool = append(s.pool, raw)
+	}
+	for busy := true; busy; {
+		busy = false
+		p.mono += 1_000_000
+		for _, s := range p.sites {
+			busy = p.step(s) || busy
+		}
+	}
+}
+
+// step takes in what came, and speaks if it is time.
+func (p *past) step(s *site) bool {
+	p.t.Helper()
+	in := s.inbox
+	s.inbox = nil
+	for _, e := range in {
+		if err := s.core.Add(e); err != nil && !errors.Is(err, consensus.ErrDuplicate) {
+			p.t.Fatal(err)
+		}
+	}
+	p.drain(s)
+	if due, _ := s.core.Due(p.mono, len(s.pool) > 0); due {
+		var payload [][]byte
+		if len(s.pool) > 0 {
+			payload, s.pool = s.pool[:1], s.pool[1:]
+		}
+		e := s.core.Next(consensus.Timestamp(1_800_000_000_000_000_000+p.mono), uint32(p.mono), payload)
+		e.Sign(s.key)
+		p.check(s.core.Add(e))
+		p.drain(s)
+		return true
+	}
+	return len(in) > 0 || len(s.pool) > 0
+}
+
+func (p *past) drain(s *site) {
+	p.t.Helper()
+	for rd, ok := s.core.Ready(); ok; rd, ok = s.core.Ready() {
+		p.check(s.log.Append(rd.Save))
+		for _, e := range rd.Send {
+			for _, other := range p.sites {
+				if other != s {
+					other.inbox = append(other.inbox, e)
+				}
+			}
+		}
+		for _, cp := range rd.Checkpoints {
+			p.keep(s, &cp)
+		}
+		for _, ev := range rd.Ordered {
+			s.order = append(s.order, ev)
+			at := ledger.Place{Index: ev.Index, Round: ev.Round, Time: ledger.Time(ev.Time), Author: ledger.MemberID(ev.Event.Creator)}
+			s.state.Advance(at)
+			for _, raw := range ev.Event.Payload {
+				if tx, err := ledger.Decode(raw); err == nil {
+					_, _ = s.state.Apply(at, tx)
+				}
+			}
+		}
+		s.core.Advance()
+	}
+}
+
+func (p *past) keep(s *site, cp *consensus.Checkpoint) {
+	p.t.Helper()
+	snapshot, err := json.Marshal(s.state)
+	p.check(err)
+	s.kept = append(s.kept, eventlog.Checkpoint{Round: cp.Round, MinBirth: cp.MinBirth, Body: cp.Marshal(), Snapshot: snapshot})
+	p.check(s.log.SaveCheckpoint(s.kept[len(s.kept)-1]))
+}
+
+// dcnode runs a command and gives what it writes.
+func dcnode(t *testing.T, args ...string) (out, errs string, code int) {
+	t.Helper()
+	dir := t.TempDir()
+	files := make([]*os.File, 2)
+	for i := range files {
+		f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	code = run(t.Context(), args, files[0], files[1])
+	text := func(f *os.File) string {
+		b, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	return text(files[0]), text(files[1]), code
+}
+
+// TestExportedHistoryHasTheOrderThatTheNodeComputed: also while the node runs, which
+// the open logs stand for.
+func TestExportedHistoryHasTheOrderThatTheNodeComputed(t *testing.T) {
+	p := newPast(t)
+	p.run(30)
+	hashes := filepath.Join(t.TempDir(), "hashes")
+	raw := filepath.Join(t.TempDir(), "raw")
+	for _, s := range p.sites {
+		out, errs, code := dcnode(t, "ledger", "export", "--data", s.dir, "--hashes", hashes, "--raw", raw)
+		if code != 0 || errs != "" {
+			t.Fatalf("exit code %d: %s", code, errs)
+		}
+		g, err := graph.ParseGraph(strings.NewReader(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again strings.Builder
+		if err := g.Write(&again); err != nil || again.String() != out {
+			t.Errorf("the export is not written as graphs are: %v", err)
+		}
+		n := 0
+		for _, r := range g.Order().Rounds {
+			for _, x := range r.Received {
+				if n >= len(s.order) || g.Events[x.Index].Hash != s.order[n].Event.Hash() {
+					t.Fatalf("event %d of the order is another one", n)
+				}
+				n++
+			}
+		}
+		if n != len(s.order) || n < 100 {
+			t.Errorf("%d events in the order, at the node %d", n, len(s.order))
+		}
+		p.compareTables(g, hashes, raw)
+	}
+}
+
+// compareTables compares the tables beside an export with it.
+func (p *past) compareTables(g *graph.Graph, hashes, raw string) {
+	p.t.Helper()
+	b, err := os.ReadFile(hashes)
+	p.check(err)
+	encoded, err := os.ReadFile(raw)
+	p.check(err)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for i, line := range lines {
+		n := binary.BigEndian.Uint32(encoded)
+		e, err := consensus.Unmarshal(encoded[4 : 4+n])
+		p.check(err)
+		encoded = encoded[4+n:]
+		s := p.sites[e.Creator-1]
+		if h := e.Hash(); line != fmt.Sprintf("%d %x dc%d", i, h, e.Creator) || g.Events[i].Hash != h || e.Verify(s.key.Public().(ed25519.PublicKey)) != nil {
+			p.t.Fatalf("line %d of the table, %q, does not fit", i+1, line)
+		}
+	}
+	if len(encoded) > 0 || len(lines) != len(g.Events) {
+		p.t.Errorf("%d lines and %d more bytes for %d events", len(lines), len(encoded), len(g.Events))
+	}
+}
+
+func TestHonestHistoryVerifiesToTheSameStateEverywhere(t *testing.T) {
+	p := newPast(t)
+	p.run(30)
+	for _, s := range p.sites {
+		out, errs, code := dcnode(t, "ledger", "verify", "--data", s.dir, "--json", "--at", "100")
+		if code != 0 {
+			t.Fatalf("exit code %d: %s", code, errs)
+		}
+		var a node.Audit
+		if err := json.Unmarshal([]byte(out), &a); err != nil {
+			t.Fatal(err)
+		}
+		last := a.Roots[len(a.Roots)-1]
+		if a.Ordered != uint64(len(s.order)) || a.Events != uint64(s.log.Next()) || last.Ordered != a.Ordered || last.Root != s.state.Root() {
+			t.Errorf("%s: %d events, %d in the order, root %s; at the node %d, %d, %s", s.dir, a.Events, a.Ordered, last.Root, s.log.Next(), len(s.order), s.state.Root())
+		}
+		if a.Txs != 120 || a.Unknown == 0 || a.Unknown > 30 || a.Links < a.Events || len(a.Forks)+len(a.Notes)+len(a.Gaps) > 0 || a.Roots[0].Ordered != 100 {
+			t.Errorf("%+v", a)
+		}
+	}
+	out, _, _ := dcnode(t, "ledger", "verify", "--data", p.sites[0].dir)
+	if !strings.Contains(out, p.sites[0].state.Root()) || !strings.Contains(out, "120 transactions") {
+		t.Errorf("in words: %s", out)
+	}
+}
+
+// TestForgedHistoryIsFound: the events of an honest history, one of them changed, in
+// a log whose checksums are right.
+func TestForgedHistoryIsFound(t *testing.T) {
+	p := newPast(t)
+	p.run(10)
+	s := p.sites[0]
+	r, err := eventlog.Read(s.dir)
+	p.check(err)
+	for name, c := range map[string]struct {
+		forge func(e *consensus.Event)
+		says  string
+		key   bool // the creator itself signs the forgery
+		at    int
+	}{
+		"payload":        {func(e *consensus.Event) { e.Payload = [][]byte{[]byte("mine")} }, "signature", false, 20},
+		"signature":      {func(e *consensus.Event) { e.Signature[5] ^= 1 }, "signature", false, 20},
+		"last signature": {func(e *consensus.Event) { e.Signature[5] ^= 1 }, "signature", false, int(r.Events()) - 1},
+		"creator":        {func(e *consensus.Event) { e.Creator = 77 }, "roster", false, 20},
+		"overlay":        {func(e *consensus.Event) { e.Network[0]++ }, "network", true, 20},
+		"lost parent":    {func(e *consensus.Event) { e.Parents[1].Hash[0]++ }, "not in the log", true, 20},
+		"named parent":   {func(e *consensus.Event) { e.Parents[1].BirthRound = 1 }, "says of parent", true, 30},
+		"number":         {func(e *consensus.Event) { e.Seq += 2 }, "rule", true, 20},
+		"birth":          {func(e *consensus.Event) { e.BirthRound += 40 }, "", true, 20},
+	} {
+		dir := t.TempDir()
+		p.check(os.CopyFS(dir, os.DirFS(s.dir)))
+		p.check(os.RemoveAll(filepath.Join(dir, eventlog.Folder)))
+		l, err := eventlog.Open(eventlog.Config{Dir: dir, Network: r.Network})
+		p.check(err)
+		var forged consensus.Hash
+		for rec, err := range r.Records() {
+			p.check(err)
+			f := rec.Event
+			e := &consensus.Event{
+				Network: f.Network, Creator: f.Creator, Seq: f.Seq, BirthRound: f.BirthRound, Parents: f.Parents,
+				Time: f.Time, Coin: f.Coin, Payload: f.Payload, Signature: f.Signature,
+			}
+			if int(rec.Position) == c.at {
+				owner := p.sites[e.Creator-1]
+				c.forge(e)
+				if c.key {
+					e.Sign(owner.key)
+				}
+				forged = e.Hash()
+			}
+			p.check(l.Append([]*consensus.Event{e}))
+		}
+		p.check(l.Close())
+		out, errs, code := dcnode(t, "ledger", "verify", "--data", dir)
+		if code != exitFailed || !strings.Contains(errs, c.says) {
+			t.Errorf("%s: exit code %d: %s%s", name, code, out, errs)
+		}
+		if want := fmt.Sprintf("event %d of the log (%s", c.at, hex.EncodeToString(forged[:8])); c.says != "" && !strings.Contains(errs, want) {
+			t.Errorf("%s: not %q: %s", name, want, errs)
+		}
+	}
+}
+
+func TestAuditNeedsTheRightGenesisAndALog(t *testing.T) {
+	p := newPast(t)
+	p.run(3)
+	other := newPast(t)
+	s := p.sites[0]
+	gen := filepath.Join(other.sites[0].dir, "genesis.json")
+	if _, errs, code := dcnode(t, "ledger", "verify", "--data", s.dir, "--genesis", gen); code != exitFailed || !strings.Contains(errs, "another overlay") {
+		t.Errorf("another genesis: exit code %d: %s", code, errs)
+	}
+	if _, errs, code := dcnode(t, "ledger", "export", "--data", t.TempDir()); code != exitFailed || !strings.Contains(errs, "genesis.json") {
+		t.Errorf("no data: exit code %d: %s", code, errs)
+	}
+	p.check(os.RemoveAll(filepath.Join(s.dir, eventlog.Folder)))
+	if _, errs, code := dcnode(t, "ledger", "verify", "--data", s.dir); code != exitFailed || !strings.Contains(errs, "there is none") {
+		t.Errorf("no log: exit code %d: %s", code, errs)
+	}
+	if _, errs, code := dcnode(t, "ledger", "export", "--data", p.sites[1].dir, "--hashes", "/nowhere/at/all"); code != exitFailed || !strings.Contains(errs, "/nowhere") {
+		t.Errorf("no table: exit code %d: %s", code, errs)
+	}
+	// The torn end of a log is left out and said.
+	path, _ := p.sites[1].log.SyncedSize()
+	b, err := os.ReadFile(path)
+	p.check(err)
+	p.check(os.WriteFile(path, b[:len(b)-3], 0o600))
+	if out, errs, code := dcnode(t, "ledger", "verify", "--data", p.sites[1].dir); code != 0 || !strings.Contains(out, "note: "+path) {
+		t.Errorf("torn end: exit code %d: %s%s", code, out, errs)
+	}
+	if out, errs, code := dcnode(t, "ledger", "export", "--data", p.sites[1].dir); code != 0 || !strings.Contains(errs, path) || !strings.HasPrefix(out, "R 12 26 1 2 3 1\nN 1 1\n") {
+		t.Errorf("torn end: exit code %d: %s", code, errs)
+	}
+}
