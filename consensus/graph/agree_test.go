@@ -19,7 +19,7 @@ var (
 // makes something does not go unnoticed.
 type tally struct {
 	graphs, events, rounds, forked, forks, ancient, coins, late, copied, changes, voteD2, whitened, any int
-	members                                                                                             [32]int
+	members                                                                                             [40]int
 }
 
 func (c *tally) add(g *Graph, res Result) {

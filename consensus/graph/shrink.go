@@ -2,14 +2,15 @@ package graph
 
 import "slices"
 
-// Shrink reduces a graph for which fails is true: it leaves out events with all above
-// them, members, parents, and changes of rules, as long as fails stays true. The result
-// cannot be reduced by any one such step. It makes numbers small as far as that goes.
+// Shrink reduces a graph for which fails is true: it leaves out events with or without
+// all above them, members, parents, and changes of rules, and makes numbers small, as
+// long as fails stays true. The result cannot be reduced by any one such step.
 func Shrink(g *Graph, fails func(*Graph) bool) *Graph {
 	for {
 		before := g.weight()
 		g = dropEvents(g, fails)
 		g = dropMembers(g, fails)
+		g = splice(g, fails)
 		g = dropRules(g, fails)
 		g = dropParents(g, fails)
 		g = simplify(g, fails)
@@ -82,12 +83,41 @@ func dropMembers(g *Graph, fails func(*Graph) bool) *Graph {
 	return g
 }
 
+// dropRules tries each of the rules: those after the first ones may become the first.
 func dropRules(g *Graph, fails func(*Graph) bool) *Graph {
-	for i := len(g.Rules) - 1; i > 0; i-- {
+	for i := len(g.Rules) - 1; i >= 0 && len(g.Rules) > 1; i-- {
 		h := &Graph{Rules: slices.Delete(slices.Clone(g.Rules), i, i+1), Events: g.Events}
+		h.Rules[0].From = 1
 		ids := h.MemberIDs()
 		foreign := func(e Event) bool { return !slices.Contains(ids, e.Creator) }
 		if !slices.ContainsFunc(h.Events, foreign) && fails(h) {
+			g = h
+		}
+	}
+	return g
+}
+
+// splice tries to leave out single events: those above one name its self-parent instead.
+func splice(g *Graph, fails func(*Graph) bool) *Graph {
+	for x := len(g.Events) - 1; x >= 0; x-- {
+		h := &Graph{Rules: g.Rules, Events: slices.Clone(g.Events)}
+		to := g.Events[x].SelfParent
+		for y := x + 1; y < len(h.Events); y++ {
+			e := &h.Events[y]
+			k := slices.Index(e.Parents, x)
+			if k < 0 {
+				continue
+			}
+			if e.Parents = slices.Clone(e.Parents); to == None {
+				e.Parents = slices.Delete(e.Parents, k, k+1)
+			} else {
+				e.Parents[k] = to
+			}
+			if e.SelfParent == x {
+				e.SelfParent = to
+			}
+		}
+		if h = h.without(func(y int) bool { return y == x }); fails(h) {
 			g = h
 		}
 	}
