@@ -98,6 +98,7 @@ func (c *Core) decide() {
 			c.forget()
 		}
 	}
+	c.trim()
 }
 
 // apply appends a decided round to the order. Published times follow the rules'
@@ -140,8 +141,7 @@ func (c *Core) settle(v *node) {
 	}
 }
 
-// retire settles the events that became ancient without being ordered, and lets go
-// of rosters that nothing open refers to.
+// retire settles the events that became ancient without being ordered.
 func (c *Core) retire(low uint64) {
 	if low == c.births.first {
 		return
@@ -157,8 +157,12 @@ func (c *Core) retire(low uint64) {
 		}
 	})
 	c.retireChains(low)
-	if len(c.due) == 0 {
-		c.epochs = c.epochs[spentEpochs(c.epochs, min(low, c.decided-c.copies)):]
+}
+
+// trim lets go of the rosters that nothing open refers to, and no checkpoint to come.
+func (c *Core) trim() {
+	if len(c.epochs) > 1 && len(c.due) == 0 {
+		c.epochs = c.epochs[spentEpochs(c.epochs, min(c.minBirth(), c.decided-c.copies)):]
 	}
 }
 
