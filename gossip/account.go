@@ -93,6 +93,7 @@ type account struct {
 	topic    *gauge // what it passes on of others
 	requests *gauge
 	faults   bucket // invalid messages
+	hears    bucket // frames that say who hears it
 	shun     time.Time
 	invalid  uint64
 	dropped  uint64
@@ -113,6 +114,7 @@ func (o *Overlay) account(p peer.ID) *account {
 			topic:    newGauge(others*l.Messages, others*l.Bytes),
 			requests: newGauge(l.Requests, l.RequestBytes),
 			faults:   newBucket(float64(l.Invalid)/60, float64(l.Invalid)),
+			hears:    newBucket(20, 200),
 			named:    map[string]bool{},
 		}
 		o.accounts[p] = a
@@ -128,11 +130,11 @@ func (a *account) describe(s *PeerState) {
 	s.MutedUntil = later(later(a.line.until, a.topic.until), later(a.requests.until, a.shun))
 }
 
-// isMuted says whether messages of the member are refused.
-func (a *account) isMuted(now time.Time) bool {
+// mayTell says whether the member may say again who hears it, which is work for us.
+func (a *account) mayTell(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return now.Before(a.line.until)
+	return a.hears.take(1, now)
 }
 
 // charge says whether p may send count messages more, of n bytes, of the kind of g, and

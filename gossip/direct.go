@@ -108,8 +108,7 @@ func (o *Overlay) lookForDeaf() {
 func (o *Overlay) receive(ctx context.Context, s Stream) {
 	p, in := s.Peer(), s.(stream).Stream
 	acc := o.account(p)
-	if acc.isMuted(time.Now()) {
-		o.charge(p, acc, acc.line, 1, 0)
+	if !o.charge(p, acc, acc.line, 1, 0) {
 		in.ResetWithError(network.StreamRateLimited)
 		return
 	}
@@ -161,6 +160,10 @@ func (o *Overlay) readLine(p peer.ID, acc *account, s network.Stream) error {
 			o.greet(p)
 			o.mu.Unlock()
 		case frameHears:
+			if !acc.mayTell(time.Now()) {
+				o.blame(p, "it says all the time who hears it")
+				return errOverLimit
+			}
 			o.noteHearers(p, s, data)
 		}
 	}

@@ -26,6 +26,9 @@ const (
 	frameKinds
 )
 
+// maxHears is the longest frame of that kind, in bytes: four hundred members.
+const maxHears = 16 << 10
+
 var (
 	errOverLimit = errors.New("over the limit")
 	errBadFrame  = errors.New("no frame of a line")
@@ -44,7 +47,7 @@ func readFrame(r *bufio.Reader, admit func(n int) bool) (kind int, data []byte, 
 	}
 	kind, n := int(head&3), head>>2
 	switch {
-	case n > MaxMessage || kind >= frameKinds:
+	case n > MaxMessage || kind >= frameKinds || kind == frameHears && n > maxHears:
 		return 0, nil, fmt.Errorf("%w: kind %d, %d bytes", errBadFrame, kind, n)
 	case !admit(int(n)):
 		return 0, nil, errOverLimit
