@@ -1,8 +1,6 @@
 package h26
 
-import (
-	"testing"
-)
+import "testing"
 
 type source interface {
 	next(v *Vertex, pending uint64)
@@ -22,8 +20,10 @@ func run(g *Engine, s source, events int) (ordered int) {
 	return ordered
 }
 
-func benchmark(b *testing.B, n int, s source) {
-	g := New(equalRules(n))
+func benchmark(b *testing.B, n int, s source) { benchmarkUnder(b, equalRules(n), n, s) }
+
+func benchmarkUnder(b *testing.B, rules Rules, n int, s source) {
+	g := New(rules)
 	run(g, s, 100*n) // to the size of the window
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -40,3 +40,24 @@ func BenchmarkRandom64(b *testing.B) { benchmark(b, 64, newGossip(64)) }
 func BenchmarkClocked4(b *testing.B)  { benchmark(b, 4, newClocked(4)) }
 func BenchmarkClocked16(b *testing.B) { benchmark(b, 16, newClocked(16)) }
 func BenchmarkClocked64(b *testing.B) { benchmark(b, 64, newClocked(64)) }
+
+// The most careful parameters: every judge must have an event below it, the fast step
+// must see everyone.
+func careful(n int) Rules {
+	r := equalRules(n)
+	r.SeeNum, r.SeeDen, r.JudgeAny = 1, 1, false
+	return r
+}
+
+func BenchmarkCareful4(b *testing.B)  { benchmarkUnder(b, careful(4), 4, newGossip(4)) }
+func BenchmarkCareful16(b *testing.B) { benchmarkUnder(b, careful(16), 16, newGossip(16)) }
+func BenchmarkCareful64(b *testing.B) { benchmarkUnder(b, careful(64), 64, newGossip(64)) }
+
+// Stakes that differ cannot be counted as bits.
+func BenchmarkWeighted64(b *testing.B) {
+	r := equalRules(64)
+	for i := range r.Members {
+		r.Members[i].Stake = uint64(1 + i%7)
+	}
+	benchmarkUnder(b, r, 64, newGossip(64))
+}

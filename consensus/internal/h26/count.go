@@ -33,7 +33,8 @@ func (r *roster) add(t *tally, set uint64, by int) {
 	}
 }
 
-// above is the set of members with more stake behind them than a limit.
+// above is the set of members with more stake behind them than a limit, which is not
+// more than there is in total.
 func (r *roster) above(t *tally, limit uint64) (more uint64) {
 	if r.each == 0 {
 		for m, h := range t.held[:r.n] {
@@ -44,9 +45,6 @@ func (r *roster) above(t *tally, limit uint64) (more uint64) {
 		return more
 	}
 	count := limit / r.each
-	if count >= 1<<len(t.digits) {
-		return 0
-	}
 	same := r.all
 	for i := len(t.digits) - 1; i >= 0; i-- {
 		if count>>i&1 == 0 {

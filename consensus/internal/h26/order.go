@@ -172,7 +172,7 @@ func (g *Engine) receiveAll(d *Decision) {
 // chainTimes notes, for each event that is listed, the creation time of the earliest
 // self-ancestor of the judge j, the k-th of n, that has the event below it.
 func (g *Engine) chainTimes(k, j, n int) {
-	g.chain = g.chain[:0]
+	g.chain = empty(g.chain)
 	for x := j; ; {
 		g.chain = append(g.chain, x)
 		v := g.vertex(x)
@@ -196,6 +196,9 @@ func (g *Engine) chainTimes(k, j, n int) {
 
 // newWalk begins a walk.
 func (g *Engine) newWalk() {
+	if cap(g.stack) > 1024+8*len(g.path) {
+		g.stack = nil // it was never longer than the path
+	}
 	g.path = empty(g.path)
 	if g.stamp++; g.stamp == 0 {
 		for i := range g.vert {
@@ -260,25 +263,31 @@ func (g *Engine) markReceived(judges []int, minBirth uint64, anyJudge bool) {
 
 // medianOfJudges is the weighted median of the judges' creation times.
 func (g *Engine) medianOfJudges(judges []int) int64 {
-	g.times = g.times[:0]
+	g.weigh = g.weigh[:0]
 	for _, j := range judges {
-		g.times = append(g.times, g.vertex(j).time)
+		g.weigh = append(g.weigh, weighted{g.vertex(j).time, g.weight(j)})
 	}
-	return g.medianOf(judges, g.times)
+	return median(g.weigh)
 }
 
-// medianOf is the first time at which the running stake of the judges, sorted by
-// their times, reaches half of theirs.
+// medianOf is the weighted median of times of which each judge has one.
 func (g *Engine) medianOf(judges []int, times []int64) int64 {
 	g.weigh = g.weigh[:0]
-	var total, sum uint64
 	for k, j := range judges {
-		w := weighted{times[k], g.weight(j)}
-		total += w.stake
-		g.weigh = append(g.weigh, w)
+		g.weigh = append(g.weigh, weighted{times[k], g.weight(j)})
 	}
-	slices.SortFunc(g.weigh, func(a, b weighted) int { return cmp.Compare(a.time, b.time) })
-	for _, w := range g.weigh {
+	return median(g.weigh)
+}
+
+// median sorts a list by time, and returns the first time at which the running stake
+// reaches half of the total.
+func median(list []weighted) int64 {
+	slices.SortFunc(list, func(a, b weighted) int { return cmp.Compare(a.time, b.time) })
+	var total, sum uint64
+	for _, w := range list {
+		total += w.stake
+	}
+	for _, w := range list {
 		if sum += w.stake; sum >= total-total/2 {
 			return w.time
 		}

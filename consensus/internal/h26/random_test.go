@@ -23,7 +23,7 @@ type recipe struct {
 func randomRecipe(rng *rand.Rand) recipe {
 	r := recipe{
 		events: 100 + rng.IntN(250), slots: 1 + rng.IntN(9), parents: 1 + rng.IntN(3),
-		lag: rng.Uint64N(3), weights: rng.IntN(2) == 0, unordered: rng.IntN(10) == 0,
+		lag: []uint64{0, 0, 1, 2, 6}[rng.IntN(5)], weights: rng.IntN(2) == 0, unordered: rng.IntN(10) == 0,
 	}
 	r.members = r.slots
 	if rng.IntN(2) == 0 {
@@ -32,6 +32,12 @@ func randomRecipe(rng *rand.Rand) recipe {
 	}
 	if rng.IntN(2) == 0 {
 		r.fork = 0.3 * rng.Float64()
+	}
+	if rng.IntN(10) == 0 {
+		r.fork = 0.9
+	}
+	if r.unordered {
+		r.lag = 6
 	}
 	if rng.IntN(2) == 0 {
 		r.stale = 0.3 * rng.Float64()

@@ -137,10 +137,8 @@ func (g *Engine) countBranches(ws []int32, m int) (best int32, most uint64) {
 		if w == None {
 			continue
 		}
+		// What was counted from an earlier witness on comes out lower here.
 		value := g.voteOf(w, m)
-		if g.named(ws[:by], m, value) {
-			continue
-		}
 		var held uint64
 		for k := by; k < len(ws); k++ {
 			if u := ws[k]; u != None && g.voteOf(u, m) == value {
@@ -152,16 +150,6 @@ func (g *Engine) countBranches(ws []int32, m int) (best int32, most uint64) {
 		}
 	}
 	return best, most
-}
-
-// named reports whether one of the witnesses votes for value on member m.
-func (g *Engine) named(ws []int32, m int, value int32) bool {
-	for _, u := range ws {
-		if u != None && g.voteOf(u, m) == value {
-			return true
-		}
-	}
-	return false
 }
 
 // toss is the vote on member m that an event's coin picks.
