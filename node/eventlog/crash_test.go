@@ -341,3 +341,31 @@ func TestStepsAreInTheOrderThatSurvivesAPowerCut(t *testing.T) {
 	}
 	taken("adopt", "sync", "create", "write", "sync", "rename", "syncdir", "write", "sync")
 }
+
+// TestSyncVouchesForWhatWasThereWhenItBegan: an event that is appended meanwhile may
+// have come too late.
+func TestSyncVouchesForWhatWasThereWhenItBegan(t *testing.T) {
+	events := history(2)
+	var l *eventlog.Log
+	meanwhile := false
+	cfg := config(t.TempDir())
+	cfg.SyncDelay = time.Hour
+	cfg.Fault = func(step string, n int) (int, error) {
+		if step == "sync" && meanwhile {
+			meanwhile = false
+			appendAll(t, l, events[1:])
+		}
+		return n, nil
+	}
+	l = open(t, cfg)
+	appendAll(t, l, events[:1])
+	meanwhile = true
+	path, _ := l.SyncedSize()
+	before := len(read(t, path))
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, size := l.SyncedSize(); int(size) != before || len(read(t, path)) <= before {
+		t.Errorf("%d bytes are called synced, %d were there", size, before)
+	}
+}

@@ -159,3 +159,36 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// TestPayloadCannotForgeARecord: a member that knows the format and the place of
+// its event cannot put a record into it that outlives the event, for it does not
+// know the salt.
+func TestPayloadCannotForgeARecord(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), Network: fuzzNetwork, BootID: "boot 1"}
+	l, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, size := l.SyncedSize()
+	e := &consensus.Event{Network: fuzzNetwork, Creator: 1, BirthRound: 1, Payload: [][]byte{make([]byte, 200)}}
+	at := size + recordHead + int64(bytes.Index(e.Marshal(), make([]byte, 200)))
+	e.Payload[0] = appendRecord(nil, 0, at, 0, kindEvent, make([]byte, 200-recordHead))
+	if err := l.Append([]*consensus.Event{e}); err != nil {
+		t.Fatal(err)
+	}
+	l.Abandon()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b[at:at+200], e.Payload[0]) {
+		t.Fatal("the forgery is not where it was meant to be")
+	}
+	if err := os.Truncate(path, int64(len(b))-1); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	l.Abandon()
+}

@@ -202,12 +202,23 @@ func (l *Log) Since(q Query) (Answer, error) {
 		}
 		a.Next = r.Position + 1
 	}
+	var in *segment
+	var f *os.File
+	defer func() { f.Close() }() // of nil, too
 	for _, x := range lacks {
 		if q.Limit -= x.n; q.Limit < 0 && len(a.Events) > 0 {
 			a.Next, a.More = x.pos, true
 			return a, nil
 		}
-		raw, err := x.seg.event(x.off, x.n)
+		if x.seg != in {
+			f.Close()
+			var err error
+			if f, err = os.Open(x.seg.path); err != nil {
+				return a, fmt.Errorf("read event log: %w", err)
+			}
+			in = x.seg
+		}
+		raw, err := readAt(f, x.seg, x.off, x.n)
 		if err != nil {
 			return a, err
 		}

@@ -258,3 +258,41 @@ func TestReadingChangesNothing(t *testing.T) {
 		t.Error("a folder without a log is read")
 	}
 }
+
+// TestEventsOfSlowMembersDoNotHideOthers: births do not follow the order of the log.
+func TestEventsOfSlowMembersDoNotHideOthers(t *testing.T) {
+	cfg := small(t.TempDir())
+	cfg.SegmentSize = 3000
+	var events []*consensus.Event
+	for i := range 500 {
+		e := &consensus.Event{Network: network, Creator: uint64(i%7 + 1), BirthRound: uint64(100 + i/5), Coin: uint32(i)}
+		if i%3 == 2 {
+			e.BirthRound -= uint64(i % 40)
+		}
+		e.Sign(testKey)
+		events = append(events, e)
+	}
+	l := open(t, cfg)
+	appendAll(t, l, events)
+	for birth := uint64(60); birth < 205; birth++ {
+		want := slices.DeleteFunc(slices.Clone(events), func(e *consensus.Event) bool { return e.BirthRound < birth })
+		l.Forget(birth + 10)
+		var got []*consensus.Event
+		for r, err := range l.From(birth) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r.Event)
+		}
+		same(t, "from", got, want)
+		got, _ = pull(t, l, eventlog.Query{Birth: birth, Limit: 4000})
+		same(t, "since", got, want)
+	}
+	if err := l.SaveCheckpoint(checkpoint(1000, 150)); err != nil {
+		t.Fatal(err)
+	}
+	l.Abandon()
+	l = open(t, cfg)
+	first := slices.IndexFunc(events, func(e *consensus.Event) bool { return e.BirthRound >= 150 })
+	same(t, "replay", replayed(t, l), events[first:])
+}
