@@ -1,10 +1,6 @@
 package node
 
 import (
-	"context"
-
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/dcnode/dcnode/gossip"
 	"github.com/dcnode/dcnode/node/order"
 )
@@ -12,19 +8,10 @@ import (
 // events is the overlay as the ordering loop sees it.
 type events struct{ *gossip.Overlay }
 
-var _ order.Overlay = events{}
-
-// Receive implements order.Overlay.
-func (o events) Receive(ctx context.Context, deliver func(peer.ID, []byte)) error {
-	for {
-		select {
-		case m := <-o.Messages():
-			deliver(m.From, m.Data)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
+var (
+	_ order.Overlay = events{}
+	_ order.Blamer  = events{}
+)
 
 // Peers implements order.Overlay.
 func (o events) Peers() []order.Peer {

@@ -28,8 +28,8 @@ func verifiers() int { return runtime.GOMAXPROCS(0) }
 // that check what is in them on all cores. A sender is the member that sent the event
 // to this one: its author may be innocent.
 type intake struct {
-	l       *Loop
-	members map[uint64]ed25519.PublicKey
+	l      *Loop
+	blamer Blamer // the overlay, or nil
 
 	mu      sync.Mutex
 	more    *sync.Cond
@@ -54,18 +54,15 @@ type sender struct {
 
 // item is an encoded event on its way through the verifiers.
 type item struct {
-	raw   []byte
-	from  *sender
-	asked bool             // it answers a request of this member
-	done  func(fresh bool) // called when its way has ended, in the loop or in a verifier; may be nil
+	raw  []byte
+	from *sender
+	lot  *lot // the reply that it is the i-th event of; nil: it came unasked
+	i    int
 }
 
 func newIntake(l *Loop) *intake {
-	in := &intake{l: l, senders: map[uint64]*sender{}, members: map[uint64]ed25519.PublicKey{}, seen: newSeen()}
+	in := &intake{l: l, senders: map[uint64]*sender{}, seen: newSeen()}
 	in.more = sync.NewCond(&in.mu)
-	for _, m := range l.cfg.Roster {
-		in.members[m.ID] = m.Key
-	}
 	return in
 }
 
@@ -81,33 +78,43 @@ func (in *intake) sender(id uint64) *sender {
 
 // deliver takes what a member published. It does not block.
 func (in *intake) deliver(from peer.ID, data []byte) {
-	if id := in.l.cfg.Member(from); id != 0 {
-		in.push(id, data, false, nil)
+	id := in.l.cfg.Member(from)
+	if id == 0 {
+		return
 	}
-}
-
-// push queues an event for the verifiers. What answers a request is bounded by the
-// request; what comes unasked is dropped when the sender has too much there already.
-func (in *intake) push(from uint64, raw []byte, asked bool, done func(bool)) {
 	in.mu.Lock()
-	s := in.sender(from)
+	s := in.sender(id)
 	switch now := time.Now(); {
-	case asked:
 	case now.Before(s.paused):
 		in.blame(s, dropped, nil)
-		in.mu.Unlock()
-		return
-	case len(s.queue) >= maxQueued || s.bytes+len(raw) > maxQueuedBytes:
+	case len(s.queue) >= maxQueued || s.bytes+len(data) > maxQueuedBytes:
 		in.blame(s, flood, nil)
-		in.mu.Unlock()
-		return
-	}
-	s.queue, s.bytes = append(s.queue, &item{raw: raw, from: s, asked: asked, done: done}), s.bytes+len(raw)
-	if !s.queued {
-		s.queued, in.turn = true, append(in.turn, s)
+	default:
+		in.push(s, &item{raw: data, from: s})
 	}
 	in.mu.Unlock()
 	in.more.Signal()
+}
+
+// answered takes the events of a reply, which are bounded by the request.
+func (in *intake) answered(from uint64, events [][]byte) *lot {
+	t := newLot(&in.l.inbox, len(events))
+	in.mu.Lock()
+	s := in.sender(from)
+	for i, raw := range events {
+		in.push(s, &item{raw: raw, from: s, lot: t, i: i})
+	}
+	in.mu.Unlock()
+	in.more.Broadcast()
+	return t
+}
+
+// push queues an event for the verifiers. The caller holds the lock.
+func (in *intake) push(s *sender, it *item) {
+	s.queue, s.bytes = append(s.queue, it), s.bytes+len(it.raw)
+	if !s.queued {
+		s.queued, in.turn = true, append(in.turn, s)
+	}
 }
 
 // next is the next event of the sender whose turn it is; nil at the end.
@@ -141,15 +148,18 @@ func (in *intake) verify(ctx context.Context) error {
 	})
 	defer stop()
 	for it := in.next(); it != nil; it = in.next() {
-		e, h, err := in.check(it.raw)
-		if err != nil {
+		a := arrival{from: it.from.id}
+		var err error
+		if a.ev, a.hash, err = in.check(it.raw); err != nil {
 			in.accuse(it.from, badEvent, err)
-			if it.done != nil {
-				it.done(false)
-			}
-			continue
+			a.ev = nil
 		}
-		in.l.inbox.put(arrival{ev: e, hash: h, from: it.from.id, done: it.done})
+		switch {
+		case it.lot != nil:
+			it.lot.checked(it.i, a)
+		case err == nil:
+			in.l.inbox.put(a)
+		}
 	}
 	return nil
 }
@@ -164,7 +174,7 @@ func (in *intake) check(raw []byte) (*consensus.Event, consensus.Hash, error) {
 		return nil, consensus.Hash{}, err
 	}
 	h := e.Hash()
-	key := in.members[e.Creator]
+	key := in.key(e.Creator, e.BirthRound)
 	if key == nil || e.Network != in.l.cfg.Network {
 		return nil, h, errStranger
 	}
@@ -180,17 +190,36 @@ func (in *intake) check(raw []byte) (*consensus.Event, consensus.Hash, error) {
 	return e, h, err
 }
 
-// judge draws the consequences of what the hashgraph said of an event.
+// key is what a creator signs events with that are born in a round: by the roster of
+// that round, or by the last one that is known.
+func (in *intake) key(creator, birth uint64) ed25519.PublicKey {
+	epochs := *in.l.epochs.Load()
+	at := &epochs[0]
+	for i := range epochs {
+		if epochs[i].From <= birth {
+			at = &epochs[i]
+		}
+	}
+	for i := range at.Roster {
+		if at.Roster[i].ID == creator {
+			return at.Roster[i].Key
+		}
+	}
+	return nil
+}
+
+// judge draws the consequences of what the hashgraph said of an event. Its signature
+// is true by now, so that it is its creator's doing, whoever sent it.
 func (in *intake) judge(a arrival, err error) {
-	if !errors.Is(err, consensus.ErrInvalid) && !errors.Is(err, consensus.ErrFlood) {
+	f := badEvent
+	switch {
+	case errors.Is(err, consensus.ErrFlood):
+		f = flood
+	case !errors.Is(err, consensus.ErrInvalid):
 		return
 	}
 	in.mu.Lock()
-	s := in.sender(a.from)
+	s := in.sender(a.ev.Creator)
 	in.mu.Unlock()
-	if errors.Is(err, consensus.ErrFlood) {
-		in.accuse(s, flood, err)
-		return
-	}
-	in.accuse(s, badEvent, err)
+	in.accuse(s, f, err)
 }

@@ -21,20 +21,22 @@ const (
 	tickSlack = 20 * time.Millisecond
 )
 
-// Run is the life of the loop. It returns nil when ctx ends, and an error when an
-// event cannot be saved, for a member that cannot save must not speak, or when the
-// Machine cannot go on. It is called once.
+// Run is the life of the loop. It returns nil when ctx ends, [ErrRejoined] or
+// [ErrTwin], and an error when an event cannot be saved, for a member that cannot
+// save must not speak, or when the Machine cannot go on. It is called once.
 func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
 	g, gctx := errgroup.WithContext(ctx)
-	l.ctx = gctx
+	l.ctx, l.group = gctx, g
 	g.Go(func() error { return l.loop(gctx) })
+	g.Go(func() error { return l.net.observe(gctx) })
 	if l.overlay != nil {
 		for range verifiers() {
 			g.Go(func() error { return l.intake.verify(gctx) })
 		}
 		g.Go(func() error { return l.overlay.Receive(gctx, l.intake.deliver) })
 		g.Go(func() error { return l.net.run(gctx) })
+		g.Go(func() error { return l.net.reach(gctx) })
 	}
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -68,15 +70,41 @@ func (l *Loop) loop(ctx context.Context) error {
 func (l *Loop) takeIn() {
 	for _, a := range l.inbox.take() {
 		fresh := false
-		if !l.core.Has(a.hash) {
-			err := l.core.Add(a.ev)
-			fresh = err == nil
-			l.intake.judge(a, err)
+		switch {
+		case a.call != nil:
+			a.call()
+		case a.ev != nil:
+			fresh = l.takeEvent(a)
 		}
-		if a.done != nil {
-			a.done(fresh)
+		if a.lot != nil {
+			a.lot.looked(fresh)
 		}
 	}
+}
+
+// takeEvent adds one event of another member, or one of this member's own that
+// another had, and says whether it was new.
+func (l *Loop) takeEvent(a arrival) bool {
+	if l.fatal != nil || l.core.Has(a.hash) {
+		return false
+	}
+	own := a.ev.Creator == l.cfg.Self
+	if own && !l.events.Has(a.hash) && l.surprised(a.ev) {
+		return false
+	}
+	err := l.core.Add(a.ev)
+	if own && err == nil {
+		l.ownSeq = max(l.ownSeq, a.ev.Seq)
+	}
+	if own && errors.Is(err, consensus.ErrAncient) && l.watch != nil {
+		// The hashgraph builds on it and does not keep it.
+		if l.fatal = l.events.Append([]*consensus.Event{a.ev}); l.fatal == nil {
+			l.watch.here[a.hash] = true
+			l.ownSeq = max(l.ownSeq, a.ev.Seq)
+		}
+	}
+	l.intake.judge(a, err)
+	return err == nil
 }
 
 // create makes own events while they are due and says when to look again. An event
@@ -86,7 +114,7 @@ func (l *Loop) create() (time.Duration, error) {
 	if err := l.tick(); err != nil {
 		return 0, err
 	}
-	for {
+	for l.fatal == nil {
 		due, wait := l.core.Due(int64(time.Since(l.start)), l.pool.waiting())
 		if due {
 			if err := l.speak(); err != nil {
@@ -100,6 +128,7 @@ func (l *Loop) create() (time.Duration, error) {
 			return min(l.net.chase(), l.nextLook(wait)), nil
 		}
 	}
+	return 0, l.fatal
 }
 
 // speak makes one own event and adds it.
@@ -111,7 +140,8 @@ func (l *Loop) speak() error {
 	load := l.pool.load()
 	e := l.core.Next(consensus.Timestamp(time.Now().UnixNano()), binary.BigEndian.Uint32(coin[:]), payloads(load))
 	e.Sign(l.cfg.Key)
-	l.pool.flies(e.Hash(), load)
+	l.pool.flies(e, load)
+	l.ownSeq = e.Seq
 	if err := l.core.Add(e); err != nil {
 		return fmt.Errorf("add own event: %w", err)
 	}
@@ -122,20 +152,29 @@ func (l *Loop) speak() error {
 func (l *Loop) drain() error {
 	for rd, ok := l.core.Ready(); ok; rd, ok = l.core.Ready() {
 		if !l.replays {
-			if err := l.events.append(rd.Save, len(rd.Send) > 0); err != nil {
-				return err
+			if len(rd.Save) > 0 {
+				if err := l.events.Append(rd.Save); err != nil {
+					return err
+				}
 			}
 			l.publish(rd.Send)
 			l.net.want(rd.Missing)
-			l.pool.retract(rd.Stale)
+		}
+		for i := range rd.Checkpoints {
+			if err := l.take(&rd.Checkpoints[i]); err != nil {
+				return err
+			}
 		}
 		for _, ev := range rd.Ordered {
-			if err := l.cfg.Machine.Apply(ev); err != nil {
-				return fmt.Errorf("apply event %d of the order: %w", ev.Index, err)
+			if err := l.apply(ev); err != nil {
+				return err
 			}
-			l.pool.ordered(ev)
+		}
+		if !l.replays {
+			l.pool.retract(rd.Stale)
 		}
 		l.core.Advance()
+		l.note()
 	}
 	return nil
 }
@@ -149,6 +188,25 @@ func (l *Loop) publish(own []*consensus.Event) {
 			l.log.Warn("publish an event", "cause", err) // who lacks it asks for it
 		}
 	}
+}
+
+// apply gives one event of the order to the Machine.
+func (l *Loop) apply(ev consensus.Ordered) error {
+	if err := l.cfg.Machine.Apply(ev); err != nil {
+		return fmt.Errorf("apply event %d of the order: %w", ev.Index, err)
+	}
+	l.pool.ordered(ev)
+	if l.changer == nil {
+		return nil
+	}
+	for _, ch := range l.changer.Changes() {
+		if err := l.core.Change(ev.Round, ch.Roster, ch.Params); err != nil {
+			l.log.Error("a change of the roster cannot be obeyed, by no member", "index", ev.Index, "cause", err)
+			continue
+		}
+		l.noteEpochs()
+	}
+	return nil
 }
 
 // nextLook is the earlier of the hashgraph's wish and the Machine's next deadline.

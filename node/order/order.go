@@ -21,15 +21,15 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"log/slog"
-	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/node/eventlog"
 )
 
 // Machine is the state machine that the order drives. All its methods are called
@@ -54,6 +54,20 @@ type Timer interface {
 	// Tick is a transaction that means nothing. When Due has passed and nobody says
 	// anything, it is ordered so that time goes on.
 	Tick() ([]byte, error)
+}
+
+// Changer is what a [Machine] is too if what it applies can change the roster or the
+// parameters of the order.
+type Changer interface {
+	// Changes is called after each Apply and gives what that event changed: the last
+	// one of a round counts, from consensus.ChangeDelay rounds later on.
+	Changes() []Change
+}
+
+// Change is a new roster, ordered by ID, and new parameters; zero: as they were.
+type Change struct {
+	Roster []consensus.Member
+	Params consensus.Params
 }
 
 // Peer is how this member stands with another.
@@ -82,11 +96,18 @@ type Overlay interface {
 	Peers() []Peer
 }
 
-// Config is what a Loop is made of. Network, Roster, Dir and Machine are needed.
+// Blamer is what an [Overlay] is too if it limits members that send what is invalid.
+type Blamer interface {
+	// Blame counts a fault of a member; reason is one of a few.
+	Blame(p peer.ID, reason string)
+}
+
+// Config is what a Loop is made of. Network, Roster, Dir, Machine, Peer and Member are
+// needed.
 type Config struct {
 	Network consensus.Hash
 	Roster  []consensus.Member // the founding roster, by ID
-	Self    uint64             // this member; one that is not in the roster only observes
+	Self    uint64             // this member; one that is not in the roster only listens
 	Key     ed25519.PrivateKey // of Self
 	Params  consensus.Params   // zero: consensus.DefaultParams
 	Dir     string             // where the event log is; it must exist
@@ -97,6 +118,9 @@ type Config struct {
 	Strict bool
 	// BootID tells one boot of the host from the next. Empty: the kernel's.
 	BootID string
+	// CheckpointEvery is the number of rounds from one checkpoint to the next, the
+	// same at every member. 0: consensus.CheckpointEvery.
+	CheckpointEvery uint64
 
 	// Peer and Member translate between members and the overlay's peers; they give
 	// "" and 0 for who is not known. They are called from several goroutines.
@@ -113,17 +137,29 @@ type Place struct {
 	Time  consensus.Timestamp // consensus time of its event
 }
 
-// ErrEnded is what those get who talk to a loop that has ended or is about to. What
-// they submitted may still be ordered, if it left before.
-var ErrEnded = errors.New("this node is stopping")
+// What Run and the others return. Use errors.Is.
+var (
+	// ErrEnded is what those get who talk to a loop that has ended or is about to.
+	// What they submitted may still be ordered, if it left before.
+	ErrEnded = errors.New("this node is stopping")
+	// ErrRejoined: this member was too far behind to follow and has taken over a
+	// checkpoint of the others. Close the loop and open it again: it goes on from
+	// there. What it had not ordered yet is submitted again, and may then be ordered
+	// twice; whoever waits for it gets ErrEnded.
+	ErrRejoined = errors.New("this member was far behind and has taken over a checkpoint of the others")
+	// ErrTwin: there is an event with this member's signature that it did not make.
+	ErrTwin = errors.New("another program signs events with the key of this member: find it and stop it, for two that speak for one member contradict themselves before everybody; then start this one again")
+)
 
 // Loop is the ordering loop. Its methods may be called from several goroutines,
 // except where they say otherwise.
 type Loop struct {
-	cfg   Config
-	log   *slog.Logger
-	start time.Time
-	timer Timer // the Machine, or nil
+	cfg     Config
+	log     *slog.Logger
+	start   time.Time
+	events  *eventlog.Log
+	timer   Timer   // the Machine, or nil
+	changer Changer // the Machine, or nil
 
 	calls chan func()
 	wake  chan struct{} // there is something in the inbox or the pool
@@ -132,66 +168,29 @@ type Loop struct {
 	overlay Overlay // nil: alone
 	intake  *intake
 	inbox   inbox
+	pool    pool
 	net     *network
+	points  checkpoints
+
+	epochs  atomic.Pointer[[]consensus.Epoch] // the rosters
+	pending atomic.Uint64                     // the round that is decided next
+	oldest  atomic.Uint64                     // the first birth round that is not ancient
 
 	// What follows belongs to the loop.
 	ctx     context.Context // of Run
+	group   *errgroup.Group // what runs beside the loop until Run ends
 	core    *consensus.Core
-	events  *eventLog
-	replays bool // the log is being read: nothing is written, sent or made
-	pool    pool
+	replays bool      // the log is being read: nothing is written, sent or made
+	watch   *watching // not sure of the own last event; nil: sure
+	ownSeq  uint64    // of the own last event
+	fatal   error     // why the loop must end
+	forgot  uint64    // the log's index begins with this birth round
 }
 
-// Open reads the event log in cfg.Dir and brings hashgraph and Machine to where they
-// were. It starts nothing: see [Loop.Run]. Close it in the end.
-func Open(cfg Config) (*Loop, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	l := &Loop{
-		cfg: cfg, log: cfg.Log, start: time.Now(),
-		calls: make(chan func()), wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		pool: newPool(cfg.Self),
-	}
-	l.timer, _ = cfg.Machine.(Timer)
-	l.inbox.ready = l.wake
-	l.intake = newIntake(l)
-	l.net = &network{l: l, asked: map[consensus.Hash]time.Time{}}
-	if err := l.replay(); err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-// replay reads the log.
-func (l *Loop) replay() (err error) {
-	l.core, err = consensus.New(consensus.Config{
-		Network: l.cfg.Network, Roster: l.cfg.Roster, Self: l.cfg.Self, Params: l.cfg.Params,
-	})
-	if err != nil {
-		return fmt.Errorf("make hashgraph: %w", err)
-	}
-	l.replays = true
-	l.events, err = openEventLog(filepath.Join(l.cfg.Dir, "events.log"), func(e *consensus.Event) error {
-		if err := l.core.Add(e); err != nil && !errors.Is(err, consensus.ErrDuplicate) {
-			l.log.Warn("an event of the log is not used", "event", e.Hash(), "cause", err)
-		}
-		return l.drain()
-	})
-	l.replays = false
-	return err
-}
-
-// Close closes the log. Run must have ended.
-func (l *Loop) Close() error { return l.events.close() }
-
-// Sync makes all events that were handed to the Machine so far survive a power cut.
-func (l *Loop) Sync() error { return l.events.sync() }
-
-// Join connects the loop to its overlay. Call it once, before the overlay runs and
-// before Run.
+// Join connects the loop to its overlay. Call it once, before Run.
 func (l *Loop) Join(o Overlay) {
 	l.overlay = o
+	l.intake.blamer, _ = o.(Blamer)
 	l.net.serve(o)
 }
 
@@ -225,34 +224,4 @@ func signal(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// inbox is what waits for the loop: events whose signature is checked.
-type inbox struct {
-	mu    sync.Mutex
-	list  []arrival
-	ready chan<- struct{}
-}
-
-// arrival is a checked event and who sent it to this member.
-type arrival struct {
-	ev   *consensus.Event
-	hash consensus.Hash
-	from uint64
-	done func(fresh bool) // called in the loop when it was looked at; may be nil
-}
-
-func (b *inbox) put(as ...arrival) {
-	b.mu.Lock()
-	b.list = append(b.list, as...)
-	b.mu.Unlock()
-	signal(b.ready)
-}
-
-func (b *inbox) take() []arrival {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	as := b.list
-	b.list = nil
-	return as
 }

@@ -1,8 +1,13 @@
 package order
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 
@@ -19,17 +24,23 @@ type pending struct {
 	done chan Place // of size 1; nil: nobody waits
 }
 
+// flight is the transactions of one own event.
+type flight struct {
+	birth uint64
+	load  []*pending
+}
+
 // pool is this member's transactions that are not ordered yet.
 type pool struct {
 	self   uint64
 	mu     sync.Mutex
-	wait   []*pending                    // for the next own event
-	bytes  int                           // of wait
-	flying map[consensus.Hash][]*pending // in an own event
+	wait   []*pending                // for the next own event
+	bytes  int                       // of wait
+	flying map[consensus.Hash]flight // in an own event
 }
 
 func newPool(self uint64) pool {
-	return pool{self: self, flying: map[consensus.Hash][]*pending{}}
+	return pool{self: self, flying: map[consensus.Hash]flight{}}
 }
 
 func (p *pool) put(t *pending) error {
@@ -58,8 +69,8 @@ func (p *pool) size() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.wait)
-	for _, ts := range p.flying {
-		n += len(ts)
+	for _, f := range p.flying {
+		n += len(f.load)
 	}
 	return n
 }
@@ -93,13 +104,13 @@ func payloads(ts []*pending) [][]byte {
 }
 
 // flies notes in which event transactions are.
-func (p *pool) flies(h consensus.Hash, ts []*pending) {
-	if len(ts) == 0 {
+func (p *pool) flies(e *consensus.Event, load []*pending) {
+	if len(load) == 0 {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flying[h] = ts
+	p.flying[e.Hash()] = flight{e.BirthRound, load}
 }
 
 // ordered tells those who wait for the transactions of an event.
@@ -110,7 +121,7 @@ func (p *pool) ordered(ev consensus.Ordered) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := ev.Event.Hash()
-	for _, t := range p.flying[h] {
+	for _, t := range p.flying[h].load {
 		if t.done != nil {
 			t.done <- Place{Index: ev.Index, Round: ev.Round, Time: ev.Time}
 		}
@@ -125,7 +136,8 @@ func (p *pool) retract(stale []*consensus.Event) {
 	defer p.mu.Unlock()
 	for _, e := range stale {
 		h := e.Hash()
-		ts, known := p.flying[h]
+		f, known := p.flying[h]
+		ts := f.load
 		if !known { // it was made before the last restart
 			for _, raw := range e.Payload {
 				ts = append(ts, &pending{raw: raw})
@@ -136,6 +148,64 @@ func (p *pool) retract(stale []*consensus.Event) {
 			p.wait, p.bytes = append(p.wait, t), p.bytes+len(t.raw)
 		}
 	}
+}
+
+// poolFile holds what was not ordered when a member took over a checkpoint.
+const poolFile = "pool"
+
+// save writes down what would be lost when the events born before a round are let go
+// of, for restore.
+func (p *pool) save(path string, minBirth uint64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var b []byte
+	add := func(ts []*pending) {
+		for _, t := range ts {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(t.raw)))
+			b = append(b, t.raw...)
+		}
+	}
+	var lost []flight
+	for _, f := range p.flying {
+		if f.birth < minBirth {
+			lost = append(lost, f)
+		}
+	}
+	slices.SortFunc(lost, func(a, b flight) int { return cmp.Compare(a.birth, b.birth) })
+	for _, f := range lost {
+		add(f.load)
+	}
+	add(p.wait)
+	if len(b) == 0 {
+		return nil
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return fmt.Errorf("keep what is not ordered yet: %w", err)
+	}
+	return nil
+}
+
+// restore takes what save wrote back and removes it. A file that was cut short gives
+// what is whole of it.
+func (p *pool) restore(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read what is not ordered yet: %w", err)
+	}
+	for len(b) >= 4 {
+		n := uint64(binary.BigEndian.Uint32(b))
+		if n > uint64(len(b)-4) || p.put(&pending{raw: b[4 : 4+n]}) != nil {
+			break
+		}
+		b = b[4+n:]
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("read what is not ordered yet: %w", err)
+	}
+	return nil
 }
 
 // Enqueue puts a transaction into this member's next event and waits for nothing.

@@ -2,7 +2,6 @@ package order
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -60,6 +59,9 @@ func (in *intake) accuse(s *sender, f fault, cause error) {
 		s.credit = 0
 		s.paused = now.Add(pauseTime)
 	}
+	if id := in.l.cfg.Peer(s.id); in.blamer != nil && id != "" {
+		in.blamer.Blame(id, faultText[f])
+	}
 }
 
 // blameReply accuses a member of an answer that makes no sense.
@@ -98,26 +100,6 @@ func (in *intake) suspects() []Suspect {
 		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.What, b.What))
 	})
 	return out
-}
-
-// Status is what a loop tells of itself.
-type Status struct {
-	consensus.Status
-	Waiting  int // own transactions that are not ordered yet
-	Suspects []Suspect
-}
-
-// Status is the state for people to look at.
-func (l *Loop) Status(ctx context.Context) (Status, error) {
-	var s Status
-	err := l.Do(ctx, func() { s = l.status() })
-	return s, err
-}
-
-// status is Status in the loop.
-func (l *Loop) status() Status {
-	s := Status{Status: l.core.Status(), Waiting: l.pool.size(), Suspects: append(l.intake.suspects(), l.forked()...)}
-	return s
 }
 
 // forked are the members that contradict themselves, each with one proof of it.

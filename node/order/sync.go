@@ -5,66 +5,90 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/node/eventlog"
 )
 
-// What gossip misses, sync repairs: "this is what I have" goes out, the events
-// that are lacking come back, parents first.
+// What gossip misses, sync repairs: how far this member is and what it has goes out,
+// how far the other is and what this one lacks comes back, parents first.
+//
+//	request: pending round 8 | oldest open birth round 8 | where to go on 8 | hashes
+//	reply:   pending round 8 | oldest open birth round 8 | where to go on 8 | more 1 |
+//	         events, each: length 4, bytes
 const (
-	protoSync   = "/sync/1"   // request: hashes that I have; reply: events
-	protoEvents = "/events/1" // request: hashes that I want; reply: events
+	protoSync = "/sync/2"
 
-	syncReply   = 512 << 10 // bytes in one reply, about
+	syncHead    = 24
+	replyHead   = 25
+	syncReply   = 512 << 10 // bytes of events in one reply, about
+	replyRoom   = replyHead + syncReply + consensus.MaxEvent + 8
 	syncTimeout = 10 * time.Second
 	syncBusy    = time.Second      // between two looks at a peer while something is undecided
 	syncIdle    = 30 * time.Second // and when nothing is
 	maxHashes   = 1024
-
-	// fetchAgain is how long a fetched parent may take before it is asked for again.
-	fetchAgain = 2 * time.Second
+	maxStale    = 16 // replies in a row without anything new
 )
+
+var errCut = errors.New("the reply is cut short")
 
 // network is the loop's asking and answering side.
 type network struct {
-	l       *Loop
-	fetches sync.WaitGroup
+	l      *Loop
+	claims claims
 
-	asked map[consensus.Hash]time.Time // parents that were asked for; the loop's
+	// What follows belongs to the loop.
+	asked    map[consensus.Hash]time.Time // missing parents: when to ask for them next
+	chaseAt  time.Time                    // the earliest of those; zero: none
+	fetching map[uint64]bool              // members whose events' parents are being asked for
+}
+
+func newNetwork(l *Loop) *network {
+	return &network{
+		l: l, claims: claims{oldest: map[uint64]uint64{}},
+		asked: map[consensus.Hash]time.Time{}, fetching: map[uint64]bool{},
+	}
 }
 
 // serve answers what others ask.
 func (n *network) serve(o Overlay) {
-	n.handle(o, protoSync, func(known []consensus.Hash) [][]byte { return n.l.events.after(known, syncReply) })
-	n.handle(o, protoEvents, func(wanted []consensus.Hash) [][]byte {
-		var out [][]byte
-		for _, h := range wanted {
-			if b := n.l.events.event(h); b != nil {
-				out = append(out, b)
-			}
-		}
-		return out
-	})
+	n.serveSync(o)
+	n.serveEvents(o)
+	n.serveHeads(o)
+	n.serveCheckpoints(o)
 }
 
-func (n *network) handle(o Overlay, proto string, find func([]consensus.Hash) [][]byte) {
-	o.HandleRequest(proto, func(ctx context.Context, _ peer.ID, req []byte) ([]byte, error) {
-		hashes, err := splitHashes(req)
+func (n *network) serveSync(o Overlay) {
+	o.HandleRequest(protoSync, func(_ context.Context, from peer.ID, req []byte) ([]byte, error) {
+		if len(req) < syncHead {
+			return nil, errCut
+		}
+		known, err := splitHashes(req[syncHead:])
 		if err != nil {
 			return nil, err
 		}
-		var events [][]byte
-		if err := n.l.Do(ctx, func() { events = find(hashes) }); err != nil {
+		be := binary.BigEndian
+		birth := be.Uint64(req[8:])
+		if m := n.l.cfg.Member(from); m != 0 {
+			n.claim(m, birth)
+		}
+		a, err := n.l.events.Since(eventlog.Query{Birth: birth, From: eventlog.Position(be.Uint64(req[16:])), Known: known, Limit: syncReply})
+		if err != nil {
 			return nil, err
 		}
-		var reply []byte
-		for _, e := range events {
-			reply = binary.BigEndian.AppendUint32(reply, uint32(len(e)))
-			reply = append(reply, e...)
+		reply := be.AppendUint64(nil, n.l.pending.Load())
+		reply = be.AppendUint64(reply, n.l.oldest.Load())
+		reply = be.AppendUint64(reply, uint64(a.Next))
+		more := byte(0)
+		if a.More {
+			more = 1
+		}
+		reply = append(reply, more)
+		for _, raw := range a.Events {
+			reply = appendEvent(reply, raw)
 		}
 		return reply, nil
 	})
@@ -73,12 +97,11 @@ func (n *network) handle(o Overlay, proto string, find func([]consensus.Hash) []
 // run asks members for what this one lacks: one that has just come back at once, the
 // others in turn.
 func (n *network) run(ctx context.Context) error {
-	defer n.fetches.Wait()
 	turn := 0
 	for {
 		wait := syncIdle
 		if err := n.l.Do(ctx, func() {
-			if n.l.core.Status().Busy > 0 || len(n.asked) > 0 {
+			if st := n.l.core.Status(); st.Busy > 0 || st.Joining || len(n.asked) > 0 || n.l.watch != nil {
 				wait = syncBusy
 			}
 		}); err != nil {
@@ -101,6 +124,25 @@ func (n *network) run(ctx context.Context) error {
 	}
 }
 
+// reachEvery is how often the hashgraph is told who is connected.
+const reachEvery = time.Second
+
+// reach tells the hashgraph who is connected and how far away.
+func (n *network) reach(ctx context.Context) error {
+	for {
+		peers := n.l.overlay.Peers()
+		if n.l.Do(ctx, func() {
+			for _, p := range peers {
+				if m := n.l.cfg.Member(p.ID); m != 0 {
+					n.l.core.Reach(m, p.Connected, int64(p.RTT))
+				}
+			}
+		}) != nil || !sleep(ctx, reachEvery) {
+			return nil
+		}
+	}
+}
+
 // connected are the members that can be asked.
 func (n *network) connected() []peer.ID {
 	var out []peer.ID
@@ -114,105 +156,70 @@ func (n *network) connected() []peer.ID {
 
 // syncWith pulls from one peer until it has nothing new.
 func (n *network) syncWith(ctx context.Context, id peer.ID) {
-	for {
-		var known []consensus.Hash
-		if n.l.Do(ctx, func() { known = n.l.events.locator() }) != nil {
-			return
-		}
-		added, err := n.pull(ctx, id, protoSync, known)
+	var from uint64
+	for stale := 0; stale < maxStale; {
+		next, more, fresh, err := n.pull(ctx, id, from)
 		if err != nil {
 			n.l.log.Debug("sync", "peer", id, "cause", err)
 			return
 		}
-		if added == 0 {
+		if stale++; fresh > 0 {
+			stale = 0
+		}
+		if from = next; !more {
 			return
 		}
 	}
 }
 
-// want fetches parents that are missing. In the loop.
-func (n *network) want(missing []consensus.Want) {
-	if n.l.overlay == nil {
-		return
-	}
-	ctx := n.l.ctx
-	for _, w := range missing {
-		if t, ok := n.asked[w.Hash]; ok && time.Since(t) < fetchAgain {
-			continue
-		}
-		n.asked[w.Hash] = time.Now()
-		n.fetches.Go(func() { n.fetch(ctx, w) })
-	}
-}
-
-// chase asks again for parents that have not come, and says when to do so again. In
-// the loop.
-func (n *network) chase() time.Duration {
-	if len(n.asked) == 0 {
-		return idle
-	}
-	lacking := n.l.core.Missing()
-	if len(lacking) == 0 {
-		clear(n.asked)
-		return idle
-	}
-	n.want(lacking)
-	return fetchAgain
-}
-
-// fetch asks for one missing parent: first the member that built on it, then
-// everyone else.
-func (n *network) fetch(ctx context.Context, w consensus.Want) {
-	first := n.l.cfg.Peer(w.Child)
-	for i, id := range append([]peer.ID{first}, n.connected()...) {
-		if id == "" || i > 0 && id == first || w.Child == n.l.cfg.Self && i == 0 {
-			continue
-		}
-		if added, err := n.pull(ctx, id, protoEvents, []consensus.Hash{w.Hash}); err == nil && added > 0 {
-			return
-		}
-	}
-}
-
-// pull sends hashes, takes events, and says how many of them were new.
-func (n *network) pull(ctx context.Context, id peer.ID, proto string, hashes []consensus.Hash) (int, error) {
+// pull asks for one reply's worth, from a place in the other's log on, and takes it.
+func (n *network) pull(ctx context.Context, id peer.ID, from uint64) (next uint64, more bool, fresh int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	var req []byte
-	for _, h := range hashes[:min(len(hashes), maxHashes)] {
-		req = append(req, h[:]...)
-	}
-	reply, err := n.l.overlay.Request(ctx, id, proto, req, syncReply+consensus.MaxEvent+recordHeader)
+	be := binary.BigEndian
+	req := be.AppendUint64(nil, n.l.pending.Load())
+	req = be.AppendUint64(req, n.l.oldest.Load())
+	req = be.AppendUint64(req, from)
+	known := n.l.events.Locator()
+	req = append(req, joinHashes(known[:min(len(known), maxHashes)])...)
+	reply, err := n.l.overlay.Request(ctx, id, protoSync, req, replyRoom)
 	if err != nil {
-		return 0, err
+		return 0, false, 0, err
 	}
-	events, err := splitEvents(reply)
+	m := n.l.cfg.Member(id)
+	var events [][]byte
+	if err = errCut; len(reply) >= replyHead {
+		events, err = splitEvents(reply[replyHead:])
+	}
 	if err != nil {
-		n.l.intake.blameReply(n.l.cfg.Member(id), err)
-		return 0, fmt.Errorf("events of %s: %w", id, err)
+		n.l.intake.blameReply(m, err)
+		return 0, false, 0, fmt.Errorf("reply of %s: %w", id, err)
 	}
-	return n.take(ctx, id, events)
+	n.claim(m, be.Uint64(reply[8:]))
+	fresh, err = n.take(ctx, m, events)
+	return be.Uint64(reply[16:]), reply[24] == 1, fresh, err
 }
 
 // take has events verified and added, and says how many were new.
-func (n *network) take(ctx context.Context, id peer.ID, events [][]byte) (int, error) {
-	from := n.l.cfg.Member(id)
-	ends := make(chan bool, len(events))
-	for _, raw := range events {
-		n.l.intake.push(from, raw, true, func(fresh bool) { ends <- fresh })
+func (n *network) take(ctx context.Context, from uint64, events [][]byte) (int, error) {
+	if len(events) == 0 {
+		return 0, nil
 	}
-	added := 0
-	for range events {
-		select {
-		case fresh := <-ends:
-			if fresh {
-				added++
-			}
-		case <-ctx.Done():
-			return added, context.Cause(ctx)
-		}
+	t := n.l.intake.answered(from, events)
+	select {
+	case fresh := <-t.ended:
+		return fresh, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	}
-	return added, nil
+}
+
+func joinHashes(hashes []consensus.Hash) []byte {
+	b := make([]byte, 0, len(hashes)*len(consensus.Hash{}))
+	for i := range hashes {
+		b = append(b, hashes[i][:]...)
+	}
+	return b
 }
 
 func splitHashes(b []byte) ([]consensus.Hash, error) {
@@ -226,11 +233,15 @@ func splitHashes(b []byte) ([]consensus.Hash, error) {
 	return hashes, nil
 }
 
+func appendEvent(b, raw []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(raw))), raw...)
+}
+
 func splitEvents(b []byte) ([][]byte, error) {
 	var out [][]byte
 	for len(b) > 0 {
 		if len(b) < 4 || uint64(len(b)-4) < uint64(binary.BigEndian.Uint32(b)) {
-			return nil, errors.New("reply is cut short")
+			return nil, errCut
 		}
 		n := binary.BigEndian.Uint32(b)
 		out = append(out, b[4:4+n])

@@ -2,10 +2,6 @@
 package ordertest
 
 import (
-	"context"
-
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/dcnode/dcnode/gossip"
 	"github.com/dcnode/dcnode/node/order"
 )
@@ -13,19 +9,10 @@ import (
 // Events is a gossip overlay as an ordering loop takes it.
 type Events struct{ *gossip.Overlay }
 
-var _ order.Overlay = Events{}
-
-// Receive implements order.Overlay.
-func (o Events) Receive(ctx context.Context, deliver func(peer.ID, []byte)) error {
-	for {
-		select {
-		case m := <-o.Messages():
-			deliver(m.From, m.Data)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
+var (
+	_ order.Overlay = Events{}
+	_ order.Blamer  = Events{}
+)
 
 // Peers implements order.Overlay.
 func (o Events) Peers() []order.Peer {

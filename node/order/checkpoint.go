@@ -1,0 +1,189 @@
+package order
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/node/eventlog"
+)
+
+// Checkpoints are kept so that a restart reads little, and so that a member that is
+// far behind can go on from one: it believes what members of enough weight signed.
+const (
+	protoCheckpoint = "/checkpoint/1" // request: nothing; reply: checkpoints, signed
+	protoSnapshot   = "/snapshot/1"   // request: state root, offset; reply: size, bytes
+
+	keptCheckpoints = 2
+	snapshotPart    = 1 << 20   // bytes in one reply
+	maxSnapshot     = 256 << 20 // bytes
+
+	checkpointDomain = "dcnode checkpoint v1\x00"
+)
+
+// checkpoints are those that are kept here, the oldest first.
+type checkpoints struct {
+	saving sync.Mutex // held while one is written to disk
+
+	mu   sync.Mutex
+	kept []point
+}
+
+// point is a checkpoint with the state that the order had led to by then.
+type point struct {
+	round    uint64
+	body     []byte // the checkpoint's encoding
+	hash     consensus.Hash
+	root     [32]byte // SHA-256 of the snapshot
+	snapshot []byte
+}
+
+func newPoint(round uint64, body []byte, hash consensus.Hash, snapshot []byte) point {
+	return point{round: round, body: body, hash: hash, root: sha256.Sum256(snapshot), snapshot: snapshot}
+}
+
+// signed is what a member signs to say that it came to this state there.
+func (p *point) signed(network consensus.Hash) []byte {
+	b := append([]byte(checkpointDomain), network[:]...)
+	b = append(b, p.hash[:]...)
+	return append(b, p.root[:]...)
+}
+
+// load finds those on disk.
+func (c *checkpoints) load(log *eventlog.Log) error {
+	found, err := log.Checkpoints()
+	if err != nil {
+		return err
+	}
+	for i := len(found) - 1; i >= 0; i-- {
+		cp, err := consensus.UnmarshalCheckpoint(found[i].Body)
+		if err != nil {
+			return fmt.Errorf("read checkpoint of round %d: %w", found[i].Round, err)
+		}
+		c.add(newPoint(found[i].Round, found[i].Body, cp.Hash(), found[i].Snapshot))
+	}
+	return nil
+}
+
+func (c *checkpoints) add(p point) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = append(c.kept, p)
+	if n := len(c.kept); n > keptCheckpoints {
+		c.kept = append([]point(nil), c.kept[n-keptCheckpoints:]...)
+	}
+}
+
+func (c *checkpoints) all() []point {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]point(nil), c.kept...)
+}
+
+// newest is the round of the newest, 0 if there is none.
+func (c *checkpoints) newest() uint64 {
+	if all := c.all(); len(all) > 0 {
+		return all[len(all)-1].round
+	}
+	return 0
+}
+
+// take makes a checkpoint of the state now. In the loop; the disk's part is done
+// beside it.
+func (l *Loop) take(cp *consensus.Checkpoint) error {
+	if cp.Round <= l.points.newest() {
+		return nil // read again after a restart
+	}
+	snapshot, err := l.cfg.Machine.Snapshot()
+	if err != nil {
+		return fmt.Errorf("take a checkpoint in round %d: %w", cp.Round, err)
+	}
+	p := newPoint(cp.Round, cp.Marshal(), cp.Hash(), snapshot)
+	save := func() error {
+		err := l.events.SaveCheckpoint(eventlog.Checkpoint{Round: cp.Round, MinBirth: cp.MinBirth, Body: p.body, Snapshot: snapshot})
+		if err != nil {
+			return fmt.Errorf("keep the checkpoint of round %d: %w", cp.Round, err)
+		}
+		l.points.add(p)
+		return nil
+	}
+	if l.replays {
+		return save()
+	}
+	l.group.Go(func() error {
+		l.points.saving.Lock() // one after another
+		defer l.points.saving.Unlock()
+		return save()
+	})
+	return nil
+}
+
+// serveCheckpoints answers members that are far behind.
+func (n *network) serveCheckpoints(o Overlay) {
+	o.HandleRequest(protoCheckpoint, func(context.Context, peer.ID, []byte) ([]byte, error) {
+		var reply []byte
+		for _, p := range n.l.points.all() {
+			reply = binary.BigEndian.AppendUint32(reply, uint32(len(p.body)))
+			reply = append(reply, p.body...)
+			reply = append(reply, p.root[:]...)
+			reply = append(reply, ed25519.Sign(n.l.cfg.Key, p.signed(n.l.cfg.Network))...)
+		}
+		return reply, nil
+	})
+	o.HandleRequest(protoSnapshot, func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) {
+		if len(req) != 40 {
+			return nil, errors.New("a request of 40 bytes is wanted: state root and offset")
+		}
+		for _, p := range n.l.points.all() {
+			if p.root != [32]byte(req) {
+				continue
+			}
+			off := min(binary.BigEndian.Uint64(req[32:]), uint64(len(p.snapshot)))
+			part := p.snapshot[off:min(off+snapshotPart, uint64(len(p.snapshot)))]
+			return append(binary.BigEndian.AppendUint64(nil, uint64(len(p.snapshot))), part...), nil
+		}
+		return nil, errors.New("this state is not kept here any more")
+	})
+}
+
+// offer is a checkpoint as a member offers it.
+type offer struct {
+	point
+	cp  *consensus.Checkpoint
+	sig []byte
+}
+
+// splitOffers reads a reply. Only offers that the member has signed are in the result.
+func splitOffers(b []byte, network consensus.Hash, key ed25519.PublicKey) ([]offer, error) {
+	var out []offer
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return nil, errCut
+		}
+		n := uint64(binary.BigEndian.Uint32(b))
+		if n > consensus.MaxCheckpoint || uint64(len(b)) < 4+n+32+ed25519.SignatureSize || len(out) == keptCheckpoints {
+			return nil, errCut
+		}
+		o := offer{point: point{body: b[4 : 4+n]}}
+		b = b[4+n:]
+		copy(o.root[:], b)
+		o.sig, b = b[32:32+ed25519.SignatureSize], b[32+ed25519.SignatureSize:]
+		var err error
+		if o.cp, err = consensus.UnmarshalCheckpoint(o.body); err != nil {
+			return nil, err
+		}
+		o.round, o.hash = o.cp.Round, o.cp.Hash()
+		if o.cp.Network != network || !ed25519.Verify(key, o.signed(network), o.sig) {
+			return nil, errors.New("a checkpoint is of another network, or its signature is wrong")
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}

@@ -1,0 +1,211 @@
+package order
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/node/eventlog"
+)
+
+const (
+	checkpointTimeout = 10 * time.Second
+	snapshotTimeout   = 30 * time.Second // for one part
+	rejoinAgain       = 10 * time.Second // between two tries
+)
+
+// claims is what members say of how far they are. One that says that it is far ahead
+// may lie; members of more than half of the weight are believed.
+type claims struct {
+	mu     sync.Mutex
+	oldest map[uint64]uint64 // first birth round that is not ancient, by member
+	tried  time.Time
+	trying bool
+}
+
+// claim notes what a member says and takes over a checkpoint if it is time to.
+func (n *network) claim(member, oldest uint64) {
+	n.claims.mu.Lock()
+	n.claims.oldest[member] = oldest
+	start := n.behind() && !n.claims.trying && time.Since(n.claims.tried) >= rejoinAgain
+	if start {
+		n.claims.trying, n.claims.tried = true, time.Now()
+	}
+	n.claims.mu.Unlock()
+	if start {
+		n.l.inbox.post(func() { // the loop may start what Run waits for
+			n.l.group.Go(func() error {
+				n.rejoin(n.l.ctx)
+				n.claims.mu.Lock()
+				n.claims.trying = false
+				n.claims.mu.Unlock()
+				return nil
+			})
+		})
+	}
+}
+
+// behind: what this member lacks is ancient at members of more than half of the
+// weight. The caller holds the lock.
+func (n *network) behind() bool {
+	var ahead, total uint64
+	for _, m := range n.l.roster().Roster {
+		total += m.Weight
+		if m.ID != n.l.cfg.Self && n.claims.oldest[m.ID] > n.l.pending.Load() {
+			ahead += m.Weight
+		}
+	}
+	return 2*ahead > total
+}
+
+func (n *network) isBehind() bool {
+	n.claims.mu.Lock()
+	defer n.claims.mu.Unlock()
+	return n.behind()
+}
+
+// rejoin takes over the newest checkpoint that enough members signed, if it is ahead
+// of this member. If there is none, the ordinary way goes on: the others still have
+// the events.
+func (n *network) rejoin(ctx context.Context) {
+	best, from := n.choose(n.ask(ctx))
+	if best == nil || best.round <= n.l.pending.Load() {
+		return
+	}
+	n.l.log.Info("this member is far behind: it takes over a checkpoint", "round", best.round, "pending", n.l.pending.Load(), "signed_by", len(from))
+	for _, id := range from {
+		snapshot, err := n.snapshot(ctx, id, best.root)
+		if err != nil {
+			n.l.log.Warn("fetch the state of a checkpoint", "peer", id, "cause", err)
+			continue
+		}
+		if err := n.l.Do(ctx, func() { n.l.adopt(best, snapshot) }); err != nil {
+			return
+		}
+		return
+	}
+}
+
+// adopt makes a checkpoint of others this member's own and ends the loop. In the loop.
+func (l *Loop) adopt(o *offer, snapshot []byte) {
+	if l.fatal != nil || o.round <= l.core.Pending() {
+		return
+	}
+	err := l.pool.save(filepath.Join(l.cfg.Dir, poolFile), o.cp.MinBirth)
+	if err == nil {
+		err = l.events.Adopt(eventlog.Checkpoint{Round: o.round, MinBirth: o.cp.MinBirth, Body: o.body, Snapshot: snapshot})
+	}
+	if l.fatal = ErrRejoined; err != nil {
+		l.fatal = fmt.Errorf("take over the checkpoint of round %d: %w", o.round, err)
+	}
+}
+
+// offered is who signed which checkpoint.
+type offered struct {
+	offer
+	by     []peer.ID
+	weight uint64
+}
+
+// ask collects the checkpoints of all members.
+func (n *network) ask(ctx context.Context) []offered {
+	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var all []offered
+	var asked sync.WaitGroup
+	for _, m := range n.l.roster().Roster {
+		id := n.l.cfg.Peer(m.ID)
+		if id == "" || m.ID == n.l.cfg.Self {
+			continue
+		}
+		asked.Go(func() {
+			reply, err := n.l.overlay.Request(ctx, id, protoCheckpoint, nil, keptCheckpoints*(consensus.MaxCheckpoint+128))
+			if err != nil {
+				return
+			}
+			offers, err := splitOffers(reply, n.l.cfg.Network, m.Key)
+			if err != nil {
+				n.l.intake.blameReply(m.ID, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, o := range offers {
+				i := slices.IndexFunc(all, func(x offered) bool { return x.hash == o.hash && x.root == o.root })
+				if i < 0 {
+					i = len(all)
+					all = append(all, offered{offer: o})
+				}
+				if !slices.Contains(all[i].by, id) {
+					all[i].by, all[i].weight = append(all[i].by, id), all[i].weight+m.Weight
+				}
+			}
+		})
+	}
+	asked.Wait()
+	return all
+}
+
+// choose is the newest checkpoint that members of more than two thirds of the weight
+// signed alike, or else the newest that more than a third signed: one of them is
+// honest. Nil: there is none.
+func (n *network) choose(all []offered) (*offer, []peer.ID) {
+	var total uint64
+	for _, m := range n.l.roster().Roster {
+		total += m.Weight
+	}
+	slices.SortFunc(all, func(a, b offered) int {
+		return cmp.Or(cmp.Compare(b.round, a.round), cmp.Compare(b.weight, a.weight), bytes.Compare(a.root[:], b.root[:]))
+	})
+	for _, least := range []uint64{2 * total / 3, total / 3} {
+		for i := range all {
+			if all[i].weight > least {
+				return &all[i].offer, all[i].by
+			}
+		}
+	}
+	return nil, nil
+}
+
+// snapshot fetches a state in parts.
+func (n *network) snapshot(ctx context.Context, id peer.ID, root [32]byte) ([]byte, error) {
+	var out []byte
+	for {
+		req := binary.BigEndian.AppendUint64(root[:len(root):len(root)], uint64(len(out)))
+		rctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+		reply, err := n.l.overlay.Request(rctx, id, protoSnapshot, req, 8+snapshotPart)
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		if len(reply) < 8 {
+			return nil, errCut
+		}
+		size := binary.BigEndian.Uint64(reply)
+		out = append(out, reply[8:]...)
+		switch {
+		case size > maxSnapshot || uint64(len(out)) > size:
+			return nil, fmt.Errorf("a state of %d bytes: at most %d are taken", size, maxSnapshot)
+		case uint64(len(out)) < size && len(reply) > 8:
+			continue
+		case sha256.Sum256(out) != root:
+			n.l.intake.blameReply(n.l.cfg.Member(id), errWrongState)
+			return nil, errWrongState
+		}
+		return out, nil
+	}
+}
+
+var errWrongState = errors.New("the state does not have the digest that was signed")

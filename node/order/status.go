@@ -1,0 +1,39 @@
+package order
+
+import (
+	"context"
+
+	"github.com/dcnode/dcnode/consensus"
+)
+
+// Status is what a loop tells of itself. Joining says that it has taken over a
+// checkpoint and still fetches the events that it begins with.
+type Status struct {
+	consensus.Status
+	Waiting  int // own transactions that are not ordered yet
+	Suspects []Suspect
+
+	// Observing: this member is not sure that it knows the last event that it made,
+	// because its host was down or its log is new. It listens and makes none, until
+	// the members of WaitsFor, or enough of them, have said what they know of it.
+	Observing bool
+	WaitsFor  []uint64
+	// Behind: so many other members are so far ahead that this one takes over a
+	// checkpoint of theirs.
+	Behind bool
+	// Checkpoint is the round of the newest one that is kept here; 0: none.
+	Checkpoint uint64
+}
+
+// Status is the state for people to look at.
+func (l *Loop) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := l.Do(ctx, func() {
+		s = Status{Status: l.core.Status(), Waiting: l.pool.size()}
+		s.Suspects = append(l.intake.suspects(), l.forked()...)
+		s.Observing, s.WaitsFor = l.watch != nil, l.waitsFor()
+		s.Behind = l.net.isBehind()
+		s.Checkpoint = l.points.newest()
+	})
+	return s, err
+}
