@@ -142,14 +142,16 @@ func (g *Engine) Plan(from uint64, r Rules) {
 	g.plans = append(g.plans, plan{from, r})
 }
 
-// rules are those of a round that is not over, or of the one before.
-func (g *Engine) rules(round uint64) *Rules {
+// inForce is the plan for a round that is not over, or for the one before.
+func (g *Engine) inForce(round uint64) *plan {
 	k := len(g.plans) - 1
 	for k > 0 && g.plans[k].from > round {
 		k--
 	}
-	return &g.plans[k].rules
+	return &g.plans[k]
 }
+
+func (g *Engine) rules(round uint64) *Rules { return &g.inForce(round).rules }
 
 // Begin lets a new engine, to which events were added and which has decided
 // nothing, go on as if s.Round had just been decided. The judges must be there, and

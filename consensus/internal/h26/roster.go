@@ -8,6 +8,7 @@ import (
 // roster is the rules of the pending round, laid out for counting. Members are known
 // by their place in it.
 type roster struct {
+	since  uint64 // the first round that they are planned for
 	params Params
 	stake  []uint64
 	member []int32 // place by slot, or None
@@ -23,7 +24,12 @@ func (g *Engine) lay() {
 	for len(g.plans) > 1 && g.plans[1].from < g.round {
 		g.plans = slices.Delete(g.plans, 0, 1)
 	}
-	r := g.rules(g.round)
+	p := g.inForce(g.round)
+	if g.n > 0 && g.since == p.from {
+		return
+	}
+	r := &p.rules
+	g.since = p.from
 	g.params, g.n, g.total, g.each = r.Params, len(r.Members), 0, r.Members[0].Stake
 	g.stake, g.member = g.stake[:0], g.member[:0]
 	for i, m := range r.Members {

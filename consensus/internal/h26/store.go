@@ -30,9 +30,9 @@ type vertex struct {
 	coin    uint32
 	self    int32 // how far before it the self-parent is, 0: none
 	slot    int32
-	place   int32 // in a list that is being made
-	count   uint8 // of parents
-	got     bool  // received in a decided round
+	place   int32  // in a list that is being made
+	count   uint16 // of parents
+	got     bool   // received in a decided round
 }
 
 // Base is the index of the first event that is still kept.
@@ -57,7 +57,7 @@ func (s *store) Add(v Vertex) int {
 	x := s.Len()
 	e := vertex{
 		birth: v.Birth, time: v.Time, coin: v.Coin, slot: int32(v.Creator), place: None,
-		parents: s.dropped + uint64(len(s.parents)), count: uint8(len(v.Parents)),
+		parents: s.dropped + uint64(len(s.parents)), count: uint16(len(v.Parents)),
 	}
 	if v.SelfParent != None {
 		e.self = int32(x - v.SelfParent)
