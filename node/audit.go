@@ -17,6 +17,7 @@ import (
 	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/eventlog"
+	"github.com/dcnode/dcnode/node/order"
 )
 
 // Audit is what Verify found: everything in it was recomputed.
@@ -142,8 +143,12 @@ func (a *auditor) begin(from *eventlog.Checkpoint) error {
 // learn takes down rosters that have become known.
 func (a *auditor) learn() {
 	for _, ep := range a.core.Epochs() {
-		if n := len(a.epochs); n == 0 || ep.From > a.epochs[n-1].From {
+		n := len(a.epochs)
+		switch {
+		case n == 0 || ep.From > a.epochs[n-1].From:
 			a.epochs = append(a.epochs, ep)
+		case ep.From == a.epochs[n-1].From: // changed again in one round
+			a.epochs[n-1] = ep
 		}
 	}
 	a.oldest = a.core.Status().Oldest
@@ -302,6 +307,11 @@ func (a *auditor) apply(ev consensus.Ordered) error {
 	if err := a.replica.Apply(ev); err != nil {
 		return fmt.Errorf("apply event %d of the order: %w", ev.Index, err)
 	}
+	if c, ok := order.Machine(a.replica).(order.Changer); ok {
+		for _, ch := range c.Changes() {
+			_ = a.core.Change(ev.Round, ch.Roster, ch.Params) // one that is wrong is obeyed by no member
+		}
+	}
 	a.audit.Ordered, a.audit.Round, a.audit.Time = ev.Index+1, ev.Round, int64(ev.Time)
 	a.audit.Txs += uint64(len(ev.Event.Payload))
 	a.audit.Unknown += uint64(len(ev.Event.Payload) - len(a.replica.txs))
@@ -368,6 +378,8 @@ func (a *auditor) agrees(cp *consensus.Checkpoint, s *eventlog.Checkpoint) error
 	return nil
 }
 
+var errGap = errors.New("and has kept no checkpoint since: the order from there on cannot be recomputed from its files")
+
 // leap goes over a gap in the history, on to the checkpoint that the node got from
 // others or, if it has not kept that, to the next one that it has.
 func (a *auditor) leap(to *eventlog.Adoption, at eventlog.Position) error {
@@ -393,7 +405,7 @@ func (a *auditor) leap(to *eventlog.Adoption, at eventlog.Position) error {
 		}
 		return a.again(s.MinBirth, at)
 	}
-	return fmt.Errorf("%s, and has kept no checkpoint since: the order from there on cannot be recomputed from its files", gap)
+	return fmt.Errorf("%s, %w", gap, errGap)
 }
 
 // again feeds the events of the log before a position that still count after a leap.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,6 +290,118 @@ func TestHonestHistoryVerifiesToTheSameStateEverywhere(t *testing.T) {
 	}
 }
 
+// verified runs `dcnode ledger verify` and wants it to be content.
+func verified(t *testing.T, dir string) node.Audit {
+	t.Helper()
+	out, errs, code := dcnode(t, "ledger", "verify", "--data", dir, "--json")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	var a node.Audit
+	if err := json.Unmarshal([]byte(out), &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// copied is a copy of a site's directory with a log of its own, empty as yet.
+func (p *past) copied(s *site) (string, *eventlog.Log) {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	p.check(os.CopyFS(dir, os.DirFS(s.dir)))
+	p.check(os.RemoveAll(filepath.Join(dir, eventlog.Folder)))
+	r, err := eventlog.Read(s.dir)
+	p.check(err)
+	l, err := eventlog.Open(eventlog.Config{Dir: dir, Network: r.Network})
+	p.check(err)
+	p.t.Cleanup(l.Abandon)
+	return dir, l
+}
+
+// copyEvents writes the events of a site's log into another, from one position up to
+// another, as far as they are born late enough.
+func (p *past) copyEvents(s *site, to *eventlog.Log, from, until eventlog.Position, birth uint64) {
+	p.t.Helper()
+	r, err := eventlog.Read(s.dir)
+	p.check(err)
+	for rec, err := range r.Records() {
+		p.check(err)
+		if rec.Position >= from && rec.Position < until && rec.Event.BirthRound >= birth {
+			p.check(to.Append([]*consensus.Event{rec.Event}))
+		}
+	}
+}
+
+// TestCheckpointsOfAHistoryAreRecomputed: those that a node has kept, and what comes
+// after one that it got from others.
+func TestCheckpointsOfAHistoryAreRecomputed(t *testing.T) {
+	p := newPast(t)
+	p.run(1300)
+	s := p.sites[0]
+	if len(s.kept) < 3 {
+		t.Fatalf("%d checkpoints", len(s.kept))
+	}
+	root := s.state.Root()
+	a := verified(t, s.dir)
+	stored := 0
+	for _, r := range a.Roots {
+		if r.Stored {
+			stored++
+		}
+	}
+	if last := a.Roots[len(a.Roots)-1]; len(a.Roots) != len(s.kept)+1 || stored != 2 || last.Root != root {
+		t.Errorf("%+v, root %s", a.Roots, root)
+	}
+
+	const end = 1 << 40
+	refused := func(what, says string, events eventlog.Position, cp eventlog.Checkpoint) {
+		t.Helper()
+		dir, l := p.copied(s)
+		p.copyEvents(s, l, 0, events, 0)
+		p.check(l.SaveCheckpoint(cp))
+		if out, errs, code := dcnode(t, "ledger", "verify", "--data", dir); code != exitFailed || !strings.Contains(errs, says) {
+			t.Errorf("%s: exit code %d: %s%s", what, code, out, errs)
+		}
+	}
+	cp := s.kept[1]
+	cp.Snapshot = append([]byte(" "), cp.Snapshot...)
+	refused("another state", "of the order the state is", end, cp)
+	cp = s.kept[1]
+	cp.Body = slices.Clone(cp.Body)
+	cp.Body[60] ^= 1 // in the least birth round
+	refused("another body", fmt.Sprintf("checkpoint of round %d", cp.Round), end, cp)
+	refused("events are lacking", "its events lead to round", 1000, s.kept[1])
+
+	// A gap, with the checkpoint that was taken over, and with the one after it.
+	for _, lost := range []bool{false, true} {
+		dir, l := p.copied(s)
+		cp := s.kept[0]
+		p.copyEvents(s, l, 0, 300, 0)
+		p.check(l.Adopt(cp))
+		p.copyEvents(s, l, 300, end, cp.MinBirth)
+		if lost {
+			p.check(l.SaveCheckpoint(s.kept[1]))
+			p.check(l.SaveCheckpoint(s.kept[2]))
+		}
+		a := verified(t, dir)
+		if last := a.Roots[len(a.Roots)-1]; last.Root != root || len(a.Gaps) != 1 || lost != strings.Contains(a.Gaps[0], "has kept none before") {
+			t.Errorf("lost %v: gaps %q, %+v, root %s", lost, a.Gaps, a.Roots, root)
+		}
+	}
+	dir, l := p.copied(s)
+	p.check(l.Adopt(s.kept[0]))
+	p.copyEvents(s, l, 0, end, s.kept[0].MinBirth)
+	files, err := filepath.Glob(filepath.Join(dir, eventlog.Folder, "checkpoint-*"))
+	p.check(err)
+	p.check(os.Remove(files[0]))
+	if _, errs, code := dcnode(t, "ledger", "verify", "--data", dir); code != exitFailed || !strings.Contains(errs, "kept no checkpoint since") {
+		t.Errorf("no checkpoint: exit code %d: %s", code, errs)
+	}
+	if out, errs, code := dcnode(t, "ledger", "export", "--data", dir); code != 0 || !strings.Contains(out, "\n# a gap:") {
+		t.Errorf("export of a gap: exit code %d: %s", code, errs)
+	}
+}
+
 // TestForgedHistoryIsFound: the events of an honest history, one of them changed, in
 // a log whose checksums are right.
 func TestForgedHistoryIsFound(t *testing.T) {
@@ -313,11 +426,7 @@ func TestForgedHistoryIsFound(t *testing.T) {
 		"number":         {func(e *consensus.Event) { e.Seq += 2 }, "rule", true, 20},
 		"birth":          {func(e *consensus.Event) { e.BirthRound += 40 }, "", true, 20},
 	} {
-		dir := t.TempDir()
-		p.check(os.CopyFS(dir, os.DirFS(s.dir)))
-		p.check(os.RemoveAll(filepath.Join(dir, eventlog.Folder)))
-		l, err := eventlog.Open(eventlog.Config{Dir: dir, Network: r.Network})
-		p.check(err)
+		dir, l := p.copied(s)
 		var forged consensus.Hash
 		for rec, err := range r.Records() {
 			p.check(err)
