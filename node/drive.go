@@ -61,8 +61,8 @@ type wait struct {
 }
 
 // openReplica reads the event log in dir and brings hashgraph and ledger to where
-// they were.
-func openReplica(dir string, g Genesis, key ed25519.PrivateKey, self ledger.MemberID, log *slog.Logger) (*replica, error) {
+// they were. boot names the boot of the host; empty: the kernel says.
+func openReplica(dir string, g Genesis, key ed25519.PrivateKey, self ledger.MemberID, boot string, log *slog.Logger) (*replica, error) {
 	roster, err := g.consensusRoster()
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func openReplica(dir string, g Genesis, key ed25519.PrivateKey, self ledger.Memb
 		return nil, fmt.Errorf("make ledger: %w", err)
 	}
 	r.loop, err = order.Open(order.Config{
-		Network: g.network(), Roster: roster, Self: uint64(self), Key: key, Dir: dir, Machine: r,
+		Network: g.network(), Roster: roster, Self: uint64(self), Key: key, Dir: dir, Machine: r, BootID: boot,
 		Peer:   func(m uint64) peer.ID { return g.peer(ledger.MemberID(m)) },
 		Member: func(id peer.ID) uint64 { return uint64(g.member(id)) },
 		Log:    log,

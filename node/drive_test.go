@@ -55,7 +55,7 @@ func newOrders(t *testing.T, count int) *orders {
 	net := ordertest.NewNet(g.peers())
 	for i, key := range keys {
 		dir := t.TempDir()
-		o, err := openReplica(dir, g, key, ledger.MemberID(i+1), slog.New(slog.DiscardHandler))
+		o, err := openReplica(dir, g, key, ledger.MemberID(i+1), "", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openReplica(dir, one.genesis, one.keys[0], o.self, slog.New(slog.DiscardHandler))
+	again, err := openReplica(dir, one.genesis, one.keys[0], o.self, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

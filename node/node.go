@@ -41,6 +41,7 @@ type Config struct {
 	Drivers   []vmm.Driver // the first that is available is the default
 	MaxMemory int64        // bytes that machines may use here; 0: what the host has free
 	Bandwidth int64        // bytes per second that a migration may use; 0: no cap
+	BootID    string       // for tests: names the boot of the host; empty: the kernel says
 	Log       *slog.Logger
 }
 
@@ -112,7 +113,7 @@ func (n *Node) open(key crypto.PrivKey) error {
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
 	}
-	n.order, err = openReplica(n.cfg.Dir, n.genesis, raw, n.self, n.log)
+	n.order, err = openReplica(n.cfg.Dir, n.genesis, raw, n.self, n.cfg.BootID, n.log)
 	if err != nil {
 		return err
 	}

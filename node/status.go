@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
@@ -38,6 +39,13 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		return st, err
 	}
 	st.Round, st.Waiting = ord.Pending, ord.Waiting
+	for _, s := range ord.Suspects {
+		sus := api.Suspect{Site: n.site(ledger.MemberID(s.Member)), What: s.What, Count: s.Count}
+		for _, h := range s.Evidence {
+			sus.Evidence = append(sus.Evidence, hex.EncodeToString(h[:]))
+		}
+		st.Suspects = append(st.Suspects, sus)
+	}
 	err = n.order.do(ctx, func() { st.Ordered, st.Root = n.order.state.Next, n.order.state.Root() })
 	return st, err
 }

@@ -133,6 +133,24 @@ func (w *orderWatch) height() uint64 {
 	return top
 }
 
+// told: have all sites told the order up to an index? For until.
+func (w *orderWatch) told(sites []*Site, end uint64) bool {
+	return !slices.ContainsFunc(sites, func(s *Site) bool { return w.next[s] < end })
+}
+
+// whole says which of the transactions that members said they had ordered is not
+// where they said.
+func (w *orderWatch) whole(pings []api.Ping) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range pings {
+		if at, ok := w.place[p.ID]; !ok || at != p.Index {
+			return fmt.Errorf("transaction %s was said to be ordered as %d, and is at %d (found: %v)", p.ID, p.Index, at, ok)
+		}
+	}
+	return nil
+}
+
 // close ends all watching and says whether anyone disagreed.
 func (w *orderWatch) close() error {
 	w.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -102,13 +103,19 @@ func allSeen(st api.Status) bool {
 }
 
 // start runs the site's dcnode; its log goes to dcnode.log in its directory.
-func (s *Site) start(boot []string) error {
+func (s *Site) start(boot []string) error { return s.startAs(boot, "") }
+
+// startAs is start in a boot of the host of its own, unless that is empty.
+func (s *Site) startAs(boot []string, bootID string) error {
 	log, err := os.OpenFile(filepath.Join(s.Dir, "dcnode.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log of %s: %w", s.Name, err)
 	}
 	defer log.Close()
-	args := s.args
+	args := slices.Clone(s.args)
+	if bootID != "" {
+		args = append(args, "--boot-id", bootID)
+	}
 	for _, b := range boot {
 		args = append(args, "--bootstrap", b)
 	}

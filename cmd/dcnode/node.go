@@ -99,6 +99,8 @@ func runCommand(t *terminal) *cobra.Command {
 	c.Flags().StringVar(&f.qemuPath, "qemu", os.Getenv("DCNODE_QEMU"), "QEMU binary (default: qemu-system-x86_64 of the PATH)")
 	c.Flags().Var(&f.memory, "max-memory", "memory that machines may use here (default: what is free)")
 	c.Flags().Var(&f.bandwidth, "max-bandwidth", "bytes per second that a migration may use (default: no cap)")
+	c.Flags().StringVar(&f.cfg.BootID, "boot-id", "", "")
+	_ = c.Flags().MarkHidden("boot-id") // for tests that play a reboot of the host
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 	return c
 }
@@ -184,6 +186,9 @@ func (t *terminal) showStatus(st api.Status) {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%.1f ms\t%s", m.Site, m.Region, seen, float64(m.RTT)/1000, m.Peer))
 	}
 	t.table(rows...)
+	for _, s := range st.Suspects {
+		fmt.Fprintf(t.out, "beware: %s %s (%d times) %s\n", s.Site, s.What, s.Count, strings.Join(s.Evidence, " "))
+	}
 	for _, a := range st.Addrs {
 		fmt.Fprintln(t.out, "listens on", a)
 	}

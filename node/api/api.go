@@ -45,6 +45,24 @@ type Status struct {
 	Root    string             `json:"root"`    // digest of the ledger's state
 	Round   uint64             `json:"round"`   // that is being decided
 	Waiting int                `json:"waiting"` // own transactions that are not ordered yet
+
+	Suspects []Suspect `json:"suspects,omitempty"` // members that break the rules
+	Log      Log       `json:"log"`
+}
+
+// Suspect is a member that breaks the rules, or whose connection does, and how.
+type Suspect struct {
+	Site     string   `json:"site"`
+	What     string   `json:"what"`
+	Count    uint64   `json:"count"`
+	Evidence []string `json:"evidence,omitempty"` // hashes of two events that it signed and that contradict each other
+}
+
+// Log is where events are being written, and how much of that would survive a power
+// cut.
+type Log struct {
+	File   string `json:"file,omitempty"`
+	Synced int64  `json:"synced,omitempty"` // bytes
 }
 
 // MemberStatus is what a node sees of one member.
