@@ -83,7 +83,7 @@ func newRoot(t *terminal) *cobra.Command {
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(
 		initCommand(t), genesisCommand(t), runCommand(t), statusCommand(t), ledgerCommand(t),
-		imageCommand(t), vmCommand(t), testnetCommand(t),
+		imageCommand(t), vmCommand(t), dagCommand(t), testnetCommand(t),
 	)
 	return root
 }

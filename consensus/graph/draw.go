@@ -178,7 +178,7 @@ func (v *verdicts) tooltip(x int, rules2016 bool) string {
 	if len(m.rounds) > 0 {
 		lines = append(lines, "witness of round "+numbers(m.rounds)+", "+v.election(m, rules2016))
 	}
-	if len(m.judges) > 0 {
+	if !slices.Equal(m.judges, m.rounds) && len(m.judges) > 0 {
 		lines = append(lines, "judge of round "+numbers(m.judges))
 	}
 	if len(m.decides) > 0 {

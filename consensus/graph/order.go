@@ -18,6 +18,9 @@ import (
 // their own. Only a third of the stake or more can bring that about by forks.
 var ErrNoJudges = errors.New("a thousand rounds in a row find no judges: members with a third of the stake or more must have forked")
 
+// ErrRulesChange is a graph that the rules of 2016 cannot order.
+var ErrRulesChange = errors.New("the rules of 2016 know no change of rules")
+
 // Round is a decided round.
 type Round struct {
 	Round    uint64
@@ -293,7 +296,7 @@ type Verdict struct {
 // hashes, and by id where they have none.
 func (g *Graph) Order2016() ([]Verdict, error) {
 	if len(g.Rules) > 1 {
-		return nil, fmt.Errorf("the rules of 2016 know no change of rules, but the graph has one at round %d", g.Rules[1].From)
+		return nil, fmt.Errorf("%w, but the graph has one at round %d", ErrRulesChange, g.Rules[1].From)
 	}
 	var out []Verdict
 	for _, v := range slow.NewH16(g.slowEvents(), g.slowRules(0)).Verdicts() {
