@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	dags  = flag.Int("dags", 3000, "how many random graphs to compare on")
+	dags  = flag.Int("dags", 1500, "how many random graphs to compare on")
 	first = flag.Uint64("first", 1, "seed of the first of them")
 )
 

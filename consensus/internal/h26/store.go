@@ -15,6 +15,7 @@ type Vertex struct {
 // were let go of stay at the front of its slices until they are half of them.
 type store struct {
 	base    int // index of the first event kept
+	old     int // index of the first event that may not be let go of
 	origin  int // index of vert[0]
 	vert    []vertex
 	hash    [][32]byte
@@ -73,13 +74,11 @@ func (s *store) Add(v Vertex) int {
 // Forget lets go of the events at the front that are ancient and returns the new
 // base. It does nothing while there are fewer than min of them.
 func (g *Engine) Forget(min int) int {
-	end, low := g.start, g.minBirth
-	k := g.base
-	for k < end && g.vertex(k).birth < low {
-		k++
+	for g.old < g.start && g.vertex(g.old).birth < g.minBirth {
+		g.old++
 	}
-	if k-g.base >= min {
-		g.base = k
+	if g.old-g.base >= min {
+		g.base = g.old
 		g.compact()
 	}
 	return g.base
