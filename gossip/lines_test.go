@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,11 +187,16 @@ func TestReceiveDeliversEachMessageOnceAndEnds(t *testing.T) {
 	inMesh(t, 3, gossiptest.Options{}, func(t *testing.T, mesh *gossiptest.Mesh) {
 		publish(t, mesh.Overlay(0), "before")
 		time.Sleep(time.Second)
-		var got []string // the reader of each member calls in turn here, as time passes between
+		var mu sync.Mutex
+		var got []string
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			ended <- mesh.Overlay(1).Receive(ctx, func(_ peer.ID, data []byte) { got = append(got, string(data)) })
+			ended <- mesh.Overlay(1).Receive(ctx, func(_ peer.ID, data []byte) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, string(data))
+			})
 		}()
 		time.Sleep(time.Second)
 		publish(t, mesh.Overlay(0), "from 0")
