@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	libp2p "github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/consensus/graph"
@@ -485,5 +487,53 @@ func TestAuditNeedsTheRightGenesisAndALog(t *testing.T) {
 	}
 	if out, errs, code := dcnode(t, "ledger", "export", "--data", p.sites[1].dir); code != 0 || !strings.Contains(errs, path) || !strings.HasPrefix(out, "R 12 26 1 2 3 1\nN 1 1\n") {
 		t.Errorf("torn end: exit code %d: %s", code, errs)
+	}
+}
+
+// sameOrder compares what a node said of its order with what `dcnode dag order` made
+// of its export: sameorder WATCH ORDER HASHES. The node may have said less.
+func sameOrder(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: sameorder WATCH ORDER HASHES")
+	}
+	names := map[string]string{} // of the hashes, by ID
+	for line := range strings.Lines(ts.ReadFile(args[2])) {
+		f := strings.Fields(line)
+		names[f[0]] = f[1]
+	}
+	var order []string
+	for line := range strings.Lines(ts.ReadFile(args[1])) {
+		f := strings.Fields(line)
+		if f[0] != "C" || len(f) < 3 {
+			continue
+		}
+		for _, at := range strings.Split(f[2], ",") {
+			id, _, _ := strings.Cut(at, "@")
+			order = append(order, names[id])
+		}
+	}
+	n := 0
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var o struct{ Event string }
+		ts.Check(json.Unmarshal([]byte(line), &o))
+		if n >= len(order) || o.Event != order[n] {
+			ts.Fatalf("event %d of %d is not %s", n, len(order), o.Event)
+		}
+		n++
+	}
+	if n < 10 {
+		ts.Fatalf("the node said %d events", n)
+	}
+}
+
+// grepSame wants the same first match of an expression in two files: grepsame RE A B.
+func grepSame(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: grepsame EXPRESSION FILE FILE")
+	}
+	re := regexp.MustCompile("(?m)" + args[0])
+	a, b := re.FindString(ts.ReadFile(args[1])), re.FindString(ts.ReadFile(args[2]))
+	if a == "" || a != b {
+		ts.Fatalf("%q is not %q", a, b)
 	}
 }

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "smalldisk": smallDisk, "truncate": truncate, "fill": fill, "peer": peer,
+			"await": await, "smalldisk": smallDisk, "truncate": truncate, "fill": fill, "peer": peer, "sameorder": sameOrder, "grepsame": grepSame,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Getuid() == 0, nil },
 	})
