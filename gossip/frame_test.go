@@ -3,6 +3,7 @@ package gossip
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -45,6 +46,30 @@ func FuzzLine(f *testing.F) {
 				t.Fatalf("%x was read as %x", again, frame)
 			}
 			again = again[len(frame):]
+		}
+	})
+}
+
+// FuzzRequest reads any bytes as a request and as a reply: nothing that they claim
+// makes more room than was admitted.
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 3, 0, 0, 0, 9, 'a', 'b', 'c'})
+	f.Add([]byte{255, 255, 255, 255, 0, 0, 0, 9})
+	f.Add([]byte{statusOK, 0, 0, 0, 2, 'o', 'k'})
+	f.Add([]byte{statusError, 0, 0, 0, 2, 'n', 'o'})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		const most = 4096
+		req, _, err := readRequest(bytes.NewReader(raw), func(n int) bool { return n <= most })
+		if err == nil && (len(req) > most || !bytes.HasPrefix(raw[8:], req)) {
+			t.Errorf("%x was read as a request of %x", raw, req)
+		}
+		reply, err := readReply(bytes.NewReader(raw), "alice", most)
+		var said *RemoteError
+		switch {
+		case err == nil && (len(reply) > most || raw[0] != statusOK || !bytes.HasPrefix(raw[5:], reply)):
+			t.Errorf("%x was read as a reply of %x", raw, reply)
+		case errors.As(err, &said) && (len(said.Text) > maxErrorText || raw[0] == statusOK):
+			t.Errorf("%x was read as the error %q", raw, said.Text)
 		}
 	})
 }

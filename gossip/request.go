@@ -79,8 +79,13 @@ func exchange(s Stream, req []byte, max int) ([]byte, error) {
 	if err := s.CloseWrite(); err != nil {
 		return nil, err
 	}
+	return readReply(s, s.Peer(), max)
+}
+
+// readReply reads what from answers, at most max bytes.
+func readReply(r io.Reader, from peer.ID, max int) ([]byte, error) {
 	var answer [5]byte
-	if _, err := io.ReadFull(s, answer[:]); err != nil {
+	if _, err := io.ReadFull(r, answer[:]); err != nil {
 		return nil, err
 	}
 	n, limit := int64(binary.BigEndian.Uint32(answer[1:])), int64(max)
@@ -91,11 +96,11 @@ func exchange(s Stream, req []byte, max int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a reply of %d bytes, at most %d wanted", ErrTooLarge, n, limit)
 	}
 	body := make([]byte, n)
-	if _, err := io.ReadFull(s, body); err != nil {
+	if _, err := io.ReadFull(r, body); err != nil {
 		return nil, err
 	}
 	if answer[0] != statusOK {
-		return nil, &RemoteError{Peer: s.Peer(), Text: string(body)}
+		return nil, &RemoteError{Peer: from, Text: string(body)}
 	}
 	return body, nil
 }
@@ -121,19 +126,12 @@ func (o *Overlay) serve(ctx context.Context, s Stream, h func(context.Context, p
 	if err := s.SetDeadline(time.Now().Add(readTimeout)); err != nil {
 		return err
 	}
-	var head [8]byte
-	if _, err := io.ReadFull(s, head[:]); err != nil {
-		return err
+	acc := o.account(s.Peer())
+	req, max, err := readRequest(s, func(n int) bool { return o.charge(s.Peer(), acc, acc.requests, 0, n) })
+	if errors.Is(err, ErrTooLarge) {
+		return answer(s, statusError, []byte(err.Error()))
 	}
-	n, max := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
-	if n > MaxRequest {
-		return answer(s, statusError, fmt.Appendf(nil, "request %v: %d bytes, the limit is %d", ErrTooLarge, n, MaxRequest))
-	}
-	if acc := o.account(s.Peer()); !o.charge(s.Peer(), acc, acc.requests, 0, int(n)) {
-		return errOverLimit
-	}
-	req := make([]byte, n)
-	if _, err := io.ReadFull(s, req); err != nil {
+	if err != nil {
 		return err
 	}
 	hctx, cancel := context.WithTimeout(ctx, handleTimeout)
@@ -147,6 +145,25 @@ func (o *Overlay) serve(ctx context.Context, s Stream, h func(context.Context, p
 		return answer(s, statusError, fmt.Appendf(nil, "reply %v: %d bytes, at most %d wanted", ErrTooLarge, len(reply), max))
 	}
 	return answer(s, statusOK, reply)
+}
+
+// readRequest reads a request, if admit lets that many bytes pass, and the length of the
+// longest reply to it.
+func readRequest(r io.Reader, admit func(n int) bool) (req []byte, max uint32, err error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, 0, err
+	}
+	n, max := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
+	if n > MaxRequest {
+		return nil, 0, fmt.Errorf("request %w: %d bytes, the limit is %d", ErrTooLarge, n, MaxRequest)
+	}
+	if !admit(int(n)) {
+		return nil, 0, errOverLimit
+	}
+	req = make([]byte, n)
+	_, err = io.ReadFull(r, req)
+	return req, max, err
 }
 
 func answer(s Stream, status byte, body []byte) error {
