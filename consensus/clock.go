@@ -1,6 +1,9 @@
 package consensus
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Times of the threshold clock, ns.
 const (
@@ -30,8 +33,14 @@ type clock struct {
 	next   int // of layers, the one to be used for the next
 
 	samples   int
-	mean, dev int64   // of the spread from quorum to last live member, ns
-	radii     []int64 // scratch of quorumRTT
+	mean, dev int64 // of the spread from quorum to last live member, ns
+	radii     []radius
+}
+
+// radius is scratch of ofQuorum.
+type radius struct {
+	value  int64
+	weight uint64
 }
 
 // stamp is when an own event was noted.
@@ -55,8 +64,8 @@ type memberClock struct {
 	waited         uint8 // layers in which it was waited for
 	here           uint8 // layers in which it has arrived
 	late           [recent]int64
-	slow           int64 // mean of how long after the quorum it arrives, ns
-	layers         int   // that slow was made of
+	slow, swing    int64 // mean, and mean deviation, of how long after the quorum it arrives, ns
+	layers         int   // that these were made of
 	misses, onTime int
 	out            bool
 
@@ -194,7 +203,7 @@ func approach(mean, sample int64) int64 {
 	case sample < mean:
 		return mean - (mean-sample)/2
 	}
-	return mean + (min(sample, 2*mean+minDelta)-mean)/16
+	return mean + (min(sample, 2*mean+minDelta)-mean)/256
 }
 
 // arrivals notes who has reached a watched layer by now, and measures its spread
@@ -212,6 +221,7 @@ func (c *Core) arrivals(i int, mono int64) {
 		}
 		mc.here |= bit
 		mc.late[i] = mono - w.quorum
+		mc.lateness(mc.late[i])
 		if mc.waited&bit != 0 {
 			w.left--
 			waited = true
@@ -222,6 +232,16 @@ func (c *Core) arrivals(i int, mono int64) {
 	}
 }
 
+// lateness takes how long after the quorum a member has come to a layer.
+func (mc *memberClock) lateness(late int64) {
+	mc.layers++
+	off := late - mc.slow
+	mc.slow += off / 8
+	mc.swing += (max(off, -off) - mc.swing) / 8
+}
+
+// sample takes the spread of a layer, as far as it counts: what someone is slower
+// than allowed is no reason to wait for longer the next time.
 func (c *Core) sample(spread int64) {
 	k := &c.clock
 	spread = max(0, min(spread, c.maxDelta()))
@@ -244,71 +264,74 @@ func (c *Core) distance(m int) int64 {
 	}
 }
 
-// quorumRTT is the round trip within which a quorum can be reached. No minority can
-// make it longer, by being far or by seeming so. 0: not known yet.
-func (c *Core) quorumRTT() int64 {
+// ofQuorum is the least value that enough other members do not exceed to be a quorum
+// with this one. No minority can make it larger. Zero counts as not known; so does
+// the result.
+func (c *Core) ofQuorum(value func(m int) int64) int64 {
 	k := &c.clock
 	k.radii = k.radii[:0]
 	for _, m := range c.roster {
-		if d := c.distance(m); d > 0 && m != c.self {
-			k.radii = append(k.radii, d)
+		if v := value(m); v > 0 && m != c.self {
+			k.radii = append(k.radii, radius{v, c.seats[m].weight})
 		}
 	}
-	slices.Sort(k.radii)
+	slices.SortFunc(k.radii, func(a, b radius) int { return cmp.Compare(a.value, b.value) })
+	held := c.seats[c.self].weight
 	for _, r := range k.radii {
-		var held uint64
-		for _, m := range c.roster {
-			if m == c.self || c.distance(m) > 0 && c.distance(m) <= r {
-				held += c.seats[m].weight
-			}
-		}
-		if c.super(held) {
-			return r
+		if held += r.weight; c.super(held) {
+			return r.value
 		}
 	}
 	return 0
 }
 
-// allowed is how long after the quorum a member may arrive, layer for layer, and be
-// waited for: what its distance explains and three tenths of a hop. Whoever is
-// slower than that without being farther is slow by its own doing.
-func (c *Core) allowed(m int, quorum int64) int64 {
-	return max(c.distance(m)-quorum, 0) + max(quorum*3/20, minDelta)
+// tolerance is how late members may be whom nothing excuses. A hop is half of a
+// quorum's round trip: three tenths of one, or more if most members swing so much.
+func (c *Core) tolerance(quorum int64) int64 {
+	swing := c.ofQuorum(func(m int) int64 { return c.seats[m].clock.swing })
+	return max(quorum*3/20, 4*swing, minDelta)
 }
 
-// maxDelta is twice the longest round trip to a member that is waited for.
+// allowed is how long after the quorum a member may arrive, layer for layer, and be
+// waited for: what its distance explains, and the tolerance. Whoever is slower than
+// that without being farther is slow by its own doing.
+func (c *Core) allowed(m int, quorum, tolerance int64) int64 {
+	return max(c.distance(m)-quorum, 0) + tolerance
+}
+
+// maxDelta bounds the wait: twice the longest round trip to a member that is waited
+// for, and the longest time that one of them is allowed.
 func (c *Core) maxDelta() int64 {
-	var most int64
+	if c.self == none {
+		return firstDelta
+	}
+	quorum := c.ofQuorum(c.distance)
+	tolerance := c.tolerance(quorum)
+	var most, wait int64
 	for _, m := range c.roster {
 		if mc := &c.seats[m].clock; m != c.self && !mc.out && !mc.away {
 			most = max(most, c.distance(m))
+			wait = max(wait, c.allowed(m, quorum, tolerance))
 		}
 	}
 	if most == 0 {
 		return firstDelta
 	}
-	return max(2*most, minDelta)
+	if quorum == 0 {
+		wait = 2 * most
+	}
+	return max(min(wait, 2*most), minDelta)
 }
 
 // delta is how long to wait for live members after a quorum: the mean spread and
-// three standard deviations (of a bell curve, 1.25 mean deviations each). Before it
-// is measured, what the distances allow.
+// three standard deviations (of a bell curve, 1.25 mean deviations each), a fifth of
+// a hop at least.
 func (c *Core) delta() int64 {
 	k, most := &c.clock, c.maxDelta()
-	if k.samples >= firstSample {
-		return min(max(k.mean+k.dev*15/4, minDelta), most)
-	}
-	q := c.quorumRTT()
-	if q == 0 {
+	if k.samples < firstSample {
 		return most
 	}
-	var wait int64
-	for _, m := range c.roster {
-		if mc := &c.seats[m].clock; m != c.self && !mc.out && !mc.away {
-			wait = max(wait, c.allowed(m, q))
-		}
-	}
-	return min(max(wait, minDelta), most)
+	return min(max(k.mean+k.dev*15/4, c.ofQuorum(c.distance)/10, minDelta), most)
 }
 
 // watch returns the record of a layer, and begins it if the quorum is new.
@@ -322,7 +345,7 @@ func (c *Core) watch(layer uint64, mono int64) *layerWatch {
 	}
 	i := k.next
 	k.next = (i + 1) % recent
-	c.judge(i)
+	c.judge((i + recent - 1) % recent)
 	k.layers[i] = layerWatch{layer: layer, quorum: mono, delta: c.delta()}
 	bit := uint8(1) << i
 	for s := range c.seats {
@@ -337,27 +360,23 @@ func (c *Core) watch(layer uint64, mono int64) *layerWatch {
 	return &k.layers[i]
 }
 
-// judge draws the consequences of a layer for who is waited for: not those who have
-// missed three in a row, nor those who are slower than their distance explains, layer
+// judge draws the consequences of a layer that is over for who is waited for: not
+// those who have missed three in a row, nor those who are slower than allowed, layer
 // for layer, until they are on time in three.
 func (c *Core) judge(i int) {
 	w := &c.clock.layers[i]
 	if w.layer == 0 {
 		return
 	}
-	quorum := c.quorumRTT()
+	quorum := c.ofQuorum(c.distance)
+	tolerance := c.tolerance(quorum)
 	for _, m := range c.roster {
 		mc := &c.seats[m].clock
-		here := mc.here&(1<<i) != 0
-		late := w.delta
-		if here {
-			late = mc.late[i]
+		here, may := mc.here&(1<<i) != 0, w.delta
+		if quorum > 0 {
+			may = min(may, c.allowed(m, quorum, tolerance))
 		}
-		if mc.layers++; here || !mc.away {
-			mc.slow += (late - mc.slow) / 8
-		}
-		lags := quorum > 0 && mc.layers >= firstSample && mc.slow > c.allowed(m, quorum)
-		if here && late <= w.delta && (quorum == 0 || late <= c.allowed(m, quorum)) {
+		if here && mc.late[i] <= may {
 			mc.misses = 0
 			if mc.onTime++; mc.out && mc.onTime >= onTimeBack {
 				mc.out, mc.slow = false, 0
@@ -365,12 +384,10 @@ func (c *Core) judge(i int) {
 			continue
 		}
 		mc.onTime = 0
-		if !here || late > w.delta {
-			mc.misses++
-		} else {
-			mc.misses = 0
+		if mc.misses++; mc.misses >= missesOut {
+			mc.out = true
 		}
-		if mc.misses >= missesOut || lags {
+		if quorum > 0 && mc.layers >= firstSample && mc.slow > c.allowed(m, quorum, tolerance/2) {
 			mc.out = true
 		}
 	}
