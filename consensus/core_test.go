@@ -394,16 +394,3 @@ func TestGraphStaysSmall(t *testing.T) {
 		t.Errorf("%d in the index, %d in the graph, %d rounds counted", len(c.dag.index), len(c.dag.nodes), len(c.births.rounds))
 	}
 }
-
-func BenchmarkOrder(b *testing.B) {
-	for _, n := range []int{4, 7, 16} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			events := 0
-			for b.Loop() {
-				e, _ := layered(b, testCore(b, n, 99), n, 200)
-				events += e
-			}
-			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
-		})
-	}
-}
