@@ -86,6 +86,42 @@ func TestEngineAgreesWithDefinitionsOnRandomGraphs(t *testing.T) {
 	}
 }
 
+// The engine computes what the definitions say even where they promise nothing any
+// more: members with more than a third of the stake fork.
+func TestEngineAgreesWithDefinitionsWhateverForks(t *testing.T) {
+	var seen tally
+	for s := range uint64(300) {
+		g := Random(s, Options{MaxMembers: 7, MaxEvents: 120, AnyForkers: true})
+		fast, ref := g.Order(), g.SlowOrder()
+		seen.add(g, ref)
+		if d := g.difference(fast, ref); d != "" {
+			small := Shrink(g, func(g *Graph) bool { return g.Difference() != "" })
+			t.Fatalf("seed %d: %s\nreduced to %s in %s", s, d, small.Difference(), keep(t, small, fmt.Sprintf("difference-forks-%d.in", s)))
+		}
+	}
+	t.Log(&seen)
+	if seen.forks < 3000 || seen.rounds < 300 {
+		t.Errorf("%d forks and %d rounds are too few to test this", seen.forks, seen.rounds)
+	}
+}
+
+// Reduced graphs on which a wrong engine once differed.
+func TestEngineAgreesWithDefinitionsOnKeptGraphs(t *testing.T) {
+	names, err := filepath.Glob("testdata/kept/*.in")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%d kept graphs (%v)", len(names), err)
+	}
+	for _, name := range names {
+		g := read(t, name)
+		if d := g.Difference(); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+		if len(g.Order().Rounds) == 0 {
+			t.Errorf("%s: decides nothing", name)
+		}
+	}
+}
+
 // keep writes a graph to a file that outlives the test, and names it.
 func keep(t *testing.T, g *Graph, name string) string {
 	t.Helper()

@@ -62,9 +62,10 @@ func (g *Graph) Order() Result {
 	for _, e := range g.Events {
 		eng.Add(vertex(e, ids))
 	}
+	from := 0 // what comes before all judges of the round before has no say
 	rows := func(upTo int) []Row {
 		var out []Row
-		for x := range g.Events[:upTo+1] {
+		for x := from; x <= upTo; x++ {
 			if vr, first, gen, ok := eng.Inspect(x); ok {
 				out = append(out, Row{x, vr, first, gen})
 			}
@@ -81,6 +82,9 @@ func (g *Graph) Order() Result {
 			r.Received = append(r.Received, Received(x))
 		}
 		res.Rounds = append(res.Rounds, r)
+		if len(d.Judges) > 0 {
+			from = slices.Min(d.Judges)
+		}
 	}
 	if res.Halted = eng.Halted(); !res.Halted {
 		res.Open = rows(len(g.Events) - 1)

@@ -9,8 +9,9 @@ import (
 
 // Options bound a random graph.
 type Options struct {
-	MaxMembers int // 0: 31
-	MaxEvents  int // 0: 400
+	MaxMembers int  // 0: 31
+	MaxEvents  int  // 0: 400
+	AnyForkers bool // members fork whatever their stake, so that nothing is safe
 }
 
 // Random makes a graph, the same for the same seed: 1 to 31 members, mostly few, with
@@ -29,6 +30,12 @@ func Random(seed uint64, o Options) *Graph {
 	}
 	g := &Graph{Rules: randomRules(rng, min(o.MaxMembers, randomSize(rng)))}
 	m := newMaker(rng, g)
+	if o.AnyForkers {
+		m.fork = 40
+		for i := range m.forks {
+			m.forks[i] = rng.IntN(3) > 0
+		}
+	}
 	m.grow(min(o.MaxEvents, len(m.ids)*(6+rng.IntN(20))+rng.IntN(60)))
 	m.name()
 	return g
