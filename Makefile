@@ -45,6 +45,7 @@ bench-engine: ## the engine beside babble and lachesis-base: speed and memory (B
 bench-consensus: build ## the time to order, between real processes over an emulated link (BENCH=flags, BENCH_OUT=file)
 	$(BIN)/dcnode testnet consensus --crash $(BENCH)
 	$(BIN)/dcnode testnet consensus --members 7 --km 1000 --count 100 --isolated 0 --idle 60s $(BENCH)
+	$(GO) test ./testnet -run 'Order|Wait|Crashed|Slow' -bubble -v -count 1 -timeout 30m | grep 'n = '
 
 qemu: ## make a QEMU that can migrate ready, privately, from Debian's backports
 	@sh scripts/qemu.sh

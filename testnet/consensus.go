@@ -52,6 +52,7 @@ type Scenario struct {
 	PerLink     float64 `json:"bytes_per_second_link"` // both directions of one pair
 	CPU         float64 `json:"cpu_per_node"`          // share of one core
 	Emulator    float64 `json:"cpu_emulator"`          // of the process that emulates the link and measures
+	Others      float64 `json:"cpu_others"`            // of everything else on this machine: disturbs the measurement
 }
 
 // bench is one overlay under measurement.

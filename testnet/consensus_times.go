@@ -42,7 +42,7 @@ type metering struct {
 	began            time.Time
 	events           uint64
 	bytes            int64
-	cpu, own         time.Duration
+	cpu, own, all    time.Duration
 	here, everywhere []time.Duration
 }
 
@@ -51,15 +51,17 @@ func (b *bench) begin(name string) *metering {
 		Name: name, Members: b.o.Members, Link: b.sites.net.describe(), Delay: float64(b.o.Delay) / float64(time.Millisecond),
 	}}
 	m.began, m.events, m.bytes = time.Now(), b.watch.height(), b.sites.net.crossed()
-	m.cpu, m.own = b.sites.cpu(), cpuOf(os.Getpid())
+	m.cpu, m.own, m.all = b.sites.cpu(), cpuOf(os.Getpid()), cpuOfAll()
 	return m
 }
 
 func (m *metering) end() {
 	m.Seconds = time.Since(m.began).Seconds()
 	running := float64(m.b.sites.running())
-	m.CPU = (m.b.sites.cpu() - m.cpu).Seconds() / m.Seconds / running
-	m.Emulator = (cpuOf(os.Getpid()) - m.own).Seconds() / m.Seconds
+	nodes, own := m.b.sites.cpu()-m.cpu, cpuOf(os.Getpid())-m.own
+	m.CPU = nodes.Seconds() / m.Seconds / running
+	m.Emulator = own.Seconds() / m.Seconds
+	m.Others = (cpuOfAll() - m.all - nodes - own).Seconds() / m.Seconds
 	m.Events = float64(m.b.watch.height()-m.events) / m.Seconds
 	m.Bytes, m.PerLink = -1, -1
 	if m.bytes >= 0 {
@@ -91,6 +93,24 @@ func (s *Sites) cpu() time.Duration {
 		sum += cpuOf(pid)
 	}
 	return sum
+}
+
+// cpuOfAll is the time that all that runs on this machine has used (proc_stat(5)).
+func cpuOfAll() time.Duration {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := bytes.Cut(stat, []byte{'\n'})
+	sum := int64(0)
+	for i, f := range bytes.Fields(first)[1:] {
+		n, err := strconv.ParseInt(string(f), 10, 64)
+		if err != nil || i == 3 || i == 4 || i > 6 { // idle, waiting for a disk, counted before
+			continue
+		}
+		sum += n
+	}
+	return time.Duration(sum) * 10 * time.Millisecond
 }
 
 // cpuOf is the time that a process has used (proc_pid_stat(5), fields 14 and 15,

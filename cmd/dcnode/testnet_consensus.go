@@ -26,7 +26,10 @@ func testnetConsensus(t *terminal) *cobra.Command {
 		Long: `Brings up the members as dcnode processes with an emulated link between them (as
 root; else on loopback), submits empty transactions at random members and measures
 the time until each is ordered at every member, events, bytes and CPU. A line of JSON
-for each measurement is appended to the file that --out or BENCH_OUT names.`,
+for each measurement is appended to the file that --out or BENCH_OUT names.
+
+Times of milliseconds need a machine that does nothing else. Where that cannot be had,
+real-time priority comes near it: chrt -r 1 dcnode testnet consensus`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Out = t.err
 			machine := thisMachine()
@@ -124,7 +127,8 @@ func (t *terminal) showScenario(km float64, s testnet.Scenario, paper [2]float64
 	if s.Bytes >= 0 {
 		fmt.Fprintf(t.out, ", %.0f B/s in all, %.0f B/s per link", s.Bytes, s.PerLink)
 	}
-	fmt.Fprintf(t.out, ", CPU of a node %.2f %%, of emulator and bench %.1f %% of a core\n", 100*s.CPU, 100*s.Emulator)
+	fmt.Fprintf(t.out, ", CPU of a node %.2f %%, of emulator and bench %.1f %%, of others on this machine %.0f %% of a core\n",
+		100*s.CPU, 100*s.Emulator, 100*max(0, s.Others))
 }
 
 // thisMachine names what a measurement depends on.
