@@ -45,6 +45,12 @@ func (l *Log) write(events []*consensus.Event) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	if l.doubt && len(events) > 0 {
+		l.doubt = false
+		if err := l.put(kindRun, l.boot()); err != nil {
+			return l.fail(err)
+		}
+	}
 	for len(events) > 0 {
 		if l.rotate || l.last().size >= l.cfg.SegmentSize {
 			if err := l.nextSegment(); err != nil {

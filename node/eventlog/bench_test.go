@@ -9,7 +9,7 @@ import (
 
 // BenchmarkAppend is one small event, without the sync that follows later.
 func BenchmarkAppend(b *testing.B) {
-	l, err := eventlog.Open(config(b.TempDir()))
+	l, err := eventlog.Open(eventlog.Config{Dir: b.TempDir(), Network: network})
 	if err != nil {
 		b.Fatal(err)
 	}

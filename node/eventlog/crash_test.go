@@ -82,7 +82,7 @@ func tell(cfg eventlog.Config, events []*consensus.Event) (s story) {
 // check reopens and compares with what was promised.
 func (s *story) check(t *testing.T, what string, cfg eventlog.Config, events []*consensus.Event, least int) {
 	t.Helper()
-	cfg.Fault = nil
+	cfg.Fault = config("").Fault
 	l, err := eventlog.Open(cfg)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -160,6 +160,9 @@ func TestCrashAtAnyStepLosesNothingThatWasPromised(t *testing.T) {
 				}
 			}
 			s.check(t, what+" and reboot", cfg, events, s.synced)
+			if c.name != "write" {
+				break // nothing else is done in part
+			}
 		}
 		if ended {
 			break
@@ -318,7 +321,7 @@ func TestStepsAreInTheOrderThatSurvivesAPowerCut(t *testing.T) {
 	l := open(t, cfg)
 	taken("first open", "create", "write", "write", "sync", "rename", "syncdir")
 	appendAll(t, l, events[:2])
-	taken("two appends", "write", "write")
+	taken("two appends", "write", "write", "write") // and the name of this boot, before the first
 	if err := l.SaveCheckpoint(checkpoint(1, 1)); err != nil {
 		t.Fatal(err)
 	}

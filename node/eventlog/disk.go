@@ -12,7 +12,8 @@ import (
 // Fault is for tests: it is asked before each step that changes the disk. An error
 // takes the step's place. For the step "write" n is the number of bytes to be
 // written, and with an error the result is how many of them get there; with other
-// steps ("sync", "create", "rename", "syncdir", "truncate", "remove") both are 0.
+// steps ("sync", "create", "rename", "syncdir", "truncate", "remove") both are 0. With a
+// Fault no sync is waited for: it is for the Fault to say what it was worth.
 type Fault func(step string, n int) (int, error)
 
 // disk is every step that changes the disk.
@@ -39,7 +40,7 @@ func (d disk) write(f *os.File, b []byte, off int64) error {
 
 // sync makes a file's content durable.
 func (d disk) sync(f *os.File) error {
-	if err := d.may("sync"); err != nil {
+	if err := d.may("sync"); err != nil || d.fault != nil {
 		return err
 	}
 	raw, err := f.SyscallConn()
@@ -72,7 +73,7 @@ func (d disk) remove(path string) error {
 }
 
 func (d disk) syncDir(dir string) error {
-	if err := d.may("syncdir"); err != nil {
+	if err := d.may("syncdir"); err != nil || d.fault != nil {
 		return err
 	}
 	f, err := os.Open(dir)

@@ -88,7 +88,9 @@ const (
 	// took is here.
 	SameBoot
 	// Suspect: the machine may have been down, or the end of the log is damaged.
-	// Own events that others have seen may be lacking.
+	// Own events that others have seen may be lacking. Open says so (and Fresh) again
+	// until something is appended or the log is closed: a caller that needs to know it
+	// for longer has to note it before that.
 	Suspect
 )
 
@@ -119,6 +121,7 @@ type Log struct {
 	f      *os.File // the last segment
 	synced int64    // bytes of it that are on the disk
 	rotate bool     // a new segment is to begin
+	doubt  bool     // the log does not name this boot yet
 	win    window
 	broken error // why nothing is written any more
 	closed bool
@@ -229,7 +232,9 @@ func (l *Log) condition() Condition {
 		return Suspect
 	case h.closed && h.torn == "":
 		return Clean
-	case h.boot == l.cfg.BootID && h.boot != "" && !h.lossy:
+	case h.boot == unknown && h.torn == "" && l.upTo == 0 && l.opened.Checkpoint == nil:
+		return Fresh // and so it was the last time
+	case h.boot == l.cfg.BootID && h.boot != unknown && !h.lossy:
 		return SameBoot
 	}
 	return Suspect
@@ -237,6 +242,8 @@ func (l *Log) condition() Condition {
 
 // take makes the log ours: repaired, durable, and marked as being in use.
 func (l *Log) take() error {
+	// Who dies before having acted on what Open said must hear it again.
+	l.doubt = l.opened.Condition == Fresh || l.opened.Condition == Suspect
 	if len(l.hist.segs) == 0 {
 		return l.newSegment()
 	}
@@ -256,7 +263,7 @@ func (l *Log) take() error {
 		return err
 	}
 	l.synced = s.size
-	if err := l.put(kindRun, []byte(l.cfg.BootID)); err != nil {
+	if err := l.put(kindRun, l.boot()); err != nil {
 		return err
 	}
 	if err := l.disk.sync(f); err != nil {
@@ -264,6 +271,17 @@ func (l *Log) take() error {
 	}
 	l.synced = s.size
 	return nil
+}
+
+// unknown stands for the boot id of a run that has not appended anything yet.
+const unknown = "?"
+
+// boot is what a kindRun record says now.
+func (l *Log) boot() []byte {
+	if l.doubt || l.cfg.BootID == "" {
+		return []byte(unknown)
+	}
+	return []byte(l.cfg.BootID)
 }
 
 func (l *Log) last() *segment { return l.hist.segs[len(l.hist.segs)-1] }
@@ -292,7 +310,7 @@ func (l *Log) newSegment() error {
 		return fmt.Errorf("draw salt: %w", err)
 	}
 	s.salt = binary.BigEndian.Uint64(salt[:])
-	run := appendRecord(nil, s.salt, s.size, s.size, kindRun, []byte(l.cfg.BootID))
+	run := appendRecord(nil, s.salt, s.size, s.size, kindRun, l.boot())
 	if err := l.disk.place(s.path, s.head(), run); err != nil {
 		return err
 	}

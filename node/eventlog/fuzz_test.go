@@ -164,12 +164,21 @@ func FuzzCheckpoint(f *testing.F) {
 // its event cannot put a record into it that outlives the event, for it does not
 // know the salt.
 func TestPayloadCannotForgeARecord(t *testing.T) {
-	cfg := Config{Dir: t.TempDir(), Network: fuzzNetwork, BootID: "boot 1"}
+	cfg := Config{Dir: t.TempDir(), Network: fuzzNetwork, BootID: "boot 1", Fault: func(_ string, n int) (int, error) { return n, nil }}
 	l, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, size := l.SyncedSize()
+	path, _ := l.SyncedSize()
+	first := &consensus.Event{Network: fuzzNetwork, Creator: 2, BirthRound: 1}
+	if err := l.Append([]*consensus.Event{first}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := st.Size()
 	e := &consensus.Event{Network: fuzzNetwork, Creator: 1, BirthRound: 1, Payload: [][]byte{make([]byte, 200)}}
 	at := size + recordHead + int64(bytes.Index(e.Marshal(), make([]byte, 200)))
 	e.Payload[0] = appendRecord(nil, 0, at, 0, kindEvent, make([]byte, 200-recordHead))

@@ -134,7 +134,7 @@ func (h *history) judge(s *segment, end bool, size int64, cause error) error {
 		damage.What += fmt.Sprintf(", and whole ones follow from byte %d on which say that it was safe on the disk", place)
 		return damage
 	}
-	if place >= 0 && h.boot == h.now && h.now != "" {
+	if place >= 0 && h.boot == h.now && h.now != unknown {
 		damage.What += fmt.Sprintf(", and whole ones follow from byte %d on although the machine has not been down since", place)
 		return damage
 	}

@@ -186,7 +186,7 @@ func TestLastEventOfAMemberIsFoundHoweverOldItIs(t *testing.T) {
 func TestLogIsReadWhileItIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	cfg := small(dir)
-	cfg.SyncDelay = time.Millisecond
+	cfg.SyncDelay, cfg.Fault = time.Millisecond, nil // as it is in life
 	l := open(t, cfg)
 	events := history(3000)
 	var wg sync.WaitGroup
