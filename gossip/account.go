@@ -90,7 +90,7 @@ func (g *gauge) mute(now time.Time) {
 type account struct {
 	mu       sync.Mutex
 	line     *gauge // what it publishes
-	topic    *gauge // what it passes on of others
+	topic    *gauge // what it passes on of others: twice what mayRelay lets an honest one
 	requests *gauge
 	faults   bucket // invalid messages
 	hears    bucket // frames that say who hears it
@@ -111,7 +111,7 @@ func (o *Overlay) account(p peer.ID) *account {
 		others := max(1, len(o.cfg.Members())-1)
 		a = &account{
 			line:     newGauge(l.Messages, l.Bytes),
-			topic:    newGauge(others*l.Messages, others*l.Bytes),
+			topic:    newGauge(2*others*l.Messages, 2*others*l.Bytes),
 			requests: newGauge(l.Requests, l.RequestBytes),
 			faults:   newBucket(float64(l.Invalid)/60, float64(l.Invalid)),
 			hears:    newBucket(20, 200),
@@ -128,6 +128,21 @@ func (a *account) describe(s *PeerState) {
 	defer a.mu.Unlock()
 	s.Invalid, s.Dropped, s.Reason = a.invalid, a.dropped, a.reason
 	s.MutedUntil = later(later(a.line.until, a.topic.until), later(a.requests.until, a.shun))
+}
+
+// mayRelay bounds what this member passes on of others, all together: or one that
+// floods could have those muted that relay it.
+func (o *Overlay) mayRelay(n int) bool {
+	others := float64(max(1, len(o.cfg.Members())-1))
+	o.relays.mu.Lock()
+	defer o.relays.mu.Unlock()
+	l, now := o.cfg.Limits, time.Now()
+	r := &o.relays
+	if r.count.burst == 0 {
+		r.count = newBucket(others*float64(l.Messages), 2*others*float64(l.Messages))
+		r.bytes = newBucket(others*float64(l.Bytes), max(2*others*float64(l.Bytes), 2*MaxMessage))
+	}
+	return r.count.take(1, now) && r.bytes.take(float64(n), now)
 }
 
 // mayTell says whether the member may say again who hears it, which is work for us.

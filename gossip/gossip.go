@@ -117,6 +117,10 @@ type Overlay struct {
 	mu       sync.Mutex
 	links    map[peer.ID]*link
 	accounts map[peer.ID]*account
+	relays   struct {
+		mu           sync.Mutex
+		count, bytes bucket
+	}
 	closed   bool
 	handlers sync.WaitGroup
 

@@ -16,7 +16,7 @@ func TestFloodOfTheTopicIsIgnoredAndThenCutOff(t *testing.T) {
 		alice := w.startWith(cfg)
 		carol := w.rogue("carol")
 		carol.reconnect(t, alice)
-		for i := range 300 {
+		for i := range 500 {
 			if err := carol.topic.Publish(t.Context(), fmt.Appendf(nil, "flood %d", i)); err != nil {
 				t.Fatal(err)
 			}

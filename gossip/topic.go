@@ -77,6 +77,8 @@ func (o *Overlay) newTopic(ctx context.Context) (*pubsub.Topic, error) {
 		case len(m.Data) > MaxMessage || !cfg.Validate(from, m.Data):
 			o.invalid(from, acc)
 			return pubsub.ValidationReject
+		case !o.mayRelay(len(m.Data)):
+			return pubsub.ValidationIgnore
 		}
 		return pubsub.ValidationAccept
 	}
