@@ -84,7 +84,9 @@ type stream struct {
 	done  uint64
 }
 
-func (s *stream) layer() {
+func (s *stream) layer() { s.layerWith(func(Ready) {}) }
+
+func (s *stream) layerWith(apply func(Ready)) {
 	n := len(s.heads)
 	next := make([]*Event, n)
 	for i := range next {
@@ -110,6 +112,7 @@ func (s *stream) layer() {
 	}
 	for rd, ok := s.core.Ready(); ok; rd, ok = s.core.Ready() {
 		s.done += uint64(len(rd.Ordered))
+		apply(rd)
 		s.core.Advance()
 	}
 	s.heads = next

@@ -276,10 +276,7 @@ func (c *Core) ofQuorum(value func(m int) int64) int64 {
 		}
 	}
 	slices.SortFunc(k.radii, func(a, b radius) int { return cmp.Compare(a.value, b.value) })
-	var held uint64
-	if c.self != none {
-		held = c.seats[c.self].weight
-	}
+	held := c.seats[c.self].weight
 	for _, r := range k.radii {
 		if held += r.weight; c.super(held) {
 			return r.value

@@ -6,11 +6,12 @@
 // drives a [Core]:
 //
 //	for rd, ok := core.Ready(); ok; rd, ok = core.Ready() {
-//		save(rd.Save)     // written before anyone can see them
-//		send(rd.Send)     // own events, to every member
-//		fetch(rd.Missing) // parents that someone must have
-//		apply(rd.Ordered) // the total order
-//		repool(rd.Stale)  // what was lost is said again
+//		save(rd.Save)        // written before anyone can see them
+//		send(rd.Send)        // own events, to every member
+//		fetch(rd.Missing)    // parents that someone must have
+//		keep(rd.Checkpoints) // with the state as it is now
+//		apply(rd.Ordered)    // the total order; what changes the roster calls Change
+//		repool(rd.Stale)     // what was lost is said again
 //		core.Advance()
 //	}
 //	if now, wait := core.Due(mono, pool.Len() > 0); now {
@@ -31,11 +32,22 @@
 // is stale. The layer of an event is how many times a quorum has answered a quorum
 // below it: it paces creation (one event per member and layer) and nothing else.
 //
+// # Changes
+//
+// Rosters and parameters belong to rounds. The order itself changes them: whoever
+// applies it calls Change, and the change is obeyed from ChangeDelay rounds later on.
+// An event is checked by the roster of the round it was born in.
+//
 // # Restart
 //
 // Feed everything that was saved to Add, in the order in which it was saved. The
 // same order comes out again, and the Core knows its own last event. Save, Send and
 // Missing of such a replay mean nothing new.
+//
+// Or begin with the last checkpoint and the state that was kept with it, and feed
+// the events born in its MinBirth or later, and the own last event in any case. So
+// does one who is new or was away too long, with a checkpoint that enough of the
+// others have signed. Orders, indices and times go on exactly where it was taken.
 package consensus
 
 import (
