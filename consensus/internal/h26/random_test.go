@@ -234,3 +234,29 @@ func equalRules(n int) Rules {
 	}
 	return r
 }
+
+type source interface {
+	next(v *Vertex, pending uint64)
+}
+
+// run puts events on the graph one by one and decides after each.
+func run(g *Engine, s source, events int) (ordered int) {
+	var v Vertex
+	for range events {
+		s.next(&v, g.Pending())
+		g.Add(v)
+		for d, ok := g.Decide(); ok; d, ok = g.Decide() {
+			ordered += len(d.Received)
+		}
+		g.Forget(64)
+	}
+	return ordered
+}
+
+// The most careful parameters: every judge must have an event below it, the fast step
+// must see everyone.
+func careful(n int) Rules {
+	r := equalRules(n)
+	r.SeeNum, r.SeeDen, r.JudgeAny = 1, 1, false
+	return r
+}
