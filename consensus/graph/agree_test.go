@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	graphs = flag.Int("graphs", 2500, "random graphs on which the engine and the definitions are compared")
+	graphs = flag.Int("graphs", 2000, "random graphs on which the engine and the definitions are compared")
 	seed   = flag.Uint64("seed", 1, "of the first random graph; the others count up from it")
 )
 
@@ -165,7 +165,7 @@ func TestEveryViewIsAPrefix(t *testing.T) {
 	for i, name := range vectors(t) {
 		check(name, read(t, name), rand.New(rand.NewPCG(uint64(i), 1)))
 	}
-	for s := uint64(1); s <= 1000; s++ {
+	for s := uint64(1); s <= 500; s++ {
 		check(fmt.Sprint("seed ", s), Random(s, Options{}), rand.New(rand.NewPCG(s, 2)))
 	}
 	t.Logf("%d views, %d of them decided some rounds and not all", views, short)
