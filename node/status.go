@@ -38,7 +38,8 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return st, err
 	}
-	st.Round, st.Waiting = ord.Pending, ord.Waiting
+	st.Round, st.Waiting, st.Observing = ord.Pending, ord.Waiting, ord.Observing
+	st.Log.File, st.Log.Synced = n.order.loop.LogFile()
 	for _, s := range ord.Suspects {
 		sus := api.Suspect{Site: n.site(ledger.MemberID(s.Member)), What: s.What, Count: s.Count}
 		for _, h := range s.Evidence {

@@ -245,7 +245,7 @@ func (k *killing) cut(log api.Log, share float64) error {
 		return fmt.Errorf("cut log: %w", err)
 	}
 	lost := int64(share * float64(info.Size()-log.Synced))
-	later, err := filepath.Glob(filepath.Join(filepath.Dir(log.File), "*"))
+	later, err := filepath.Glob(filepath.Join(filepath.Dir(log.File), "*"+filepath.Ext(log.File)))
 	if err != nil {
 		return fmt.Errorf("cut log: %w", err)
 	}

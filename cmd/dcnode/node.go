@@ -164,6 +164,9 @@ func statusCommand(t *terminal) *cobra.Command {
 func (t *terminal) showStatus(st api.Status) {
 	fmt.Fprintf(t.out, "site %s, overlay %s, dcnode %s\n%d events ordered, round %d, %d of our transactions wait, state %.16s\n",
 		st.Site, st.Network, st.Version, st.Ordered, st.Round, st.Waiting, st.Root)
+	if st.Observing {
+		fmt.Fprintln(t.out, "this node only listens until it knows from the others which event of its own was the last")
+	}
 	for _, d := range st.Drivers {
 		switch {
 		case !d.Available:

@@ -46,8 +46,9 @@ type Status struct {
 	Round   uint64             `json:"round"`   // that is being decided
 	Waiting int                `json:"waiting"` // own transactions that are not ordered yet
 
-	Suspects []Suspect `json:"suspects,omitempty"` // members that break the rules
-	Log      Log       `json:"log"`
+	Observing bool      `json:"observing,omitempty"` // makes no events: not sure which was its last one
+	Suspects  []Suspect `json:"suspects,omitempty"`  // members that break the rules
+	Log       Log       `json:"log"`
 }
 
 // Suspect is a member that breaks the rules, or whose connection does, and how.
