@@ -18,7 +18,7 @@ import (
 // Checkpoints are kept so that a restart reads little, and so that a member that is
 // far behind can go on from one: it believes what members of enough weight signed.
 const (
-	protoCheckpoint = "/checkpoint/1" // request: nothing; reply: checkpoints, signed
+	protoCheckpoint = "/checkpoint/1" // request: nothing; reply: oldest open birth round 8, signed checkpoints
 	protoSnapshot   = "/snapshot/1"   // request: state root, offset; reply: size, bytes
 
 	keptCheckpoints = 2
@@ -31,14 +31,18 @@ const (
 // checkpoints are those that are kept here, the oldest first.
 type checkpoints struct {
 	saving sync.Mutex // held while one is written to disk
+	leapt  bool       // one of others was taken over: none of this run's is kept
 
-	mu   sync.Mutex
-	kept []point
+	mu      sync.Mutex
+	kept    []point
+	waiting []point // to be written to disk
+	busy    bool    // somebody writes
 }
 
 // point is a checkpoint with the state that the order had led to by then.
 type point struct {
 	round    uint64
+	minBirth uint64
 	body     []byte // the checkpoint's encoding
 	hash     consensus.Hash
 	root     [32]byte // SHA-256 of the snapshot
@@ -81,6 +85,31 @@ func (c *checkpoints) add(p point) {
 	}
 }
 
+// due notes a checkpoint that is to be written, and says whether to begin. Of several
+// that wait only the newest are of use.
+func (c *checkpoints) due(p point) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, p)
+	c.waiting = c.waiting[max(0, len(c.waiting)-keptCheckpoints):]
+	begin := !c.busy
+	c.busy = true
+	return begin
+}
+
+// next is one that is to be written; none: whoever asks is done.
+func (c *checkpoints) next() (point, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		c.busy = false
+		return point{}, false
+	}
+	p := c.waiting[0]
+	c.waiting = c.waiting[1:]
+	return p, true
+}
+
 func (c *checkpoints) all() []point {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,29 +135,46 @@ func (l *Loop) take(cp *consensus.Checkpoint) error {
 		return fmt.Errorf("take a checkpoint in round %d: %w", cp.Round, err)
 	}
 	p := newPoint(cp.Round, cp.Marshal(), cp.Hash(), snapshot)
-	save := func() error {
-		err := l.events.SaveCheckpoint(eventlog.Checkpoint{Round: cp.Round, MinBirth: cp.MinBirth, Body: p.body, Snapshot: snapshot})
-		if err != nil {
-			return fmt.Errorf("keep the checkpoint of round %d: %w", cp.Round, err)
-		}
-		l.points.add(p)
-		return nil
-	}
+	p.minBirth = cp.MinBirth
 	if l.replays {
-		return save()
+		return l.keep(p)
 	}
-	l.group.Go(func() error {
-		l.points.saving.Lock() // one after another
-		defer l.points.saving.Unlock()
-		return save()
-	})
+	if l.points.due(p) {
+		l.group.Go(l.keepDue)
+	}
 	return nil
+}
+
+// keep writes a checkpoint to disk.
+func (l *Loop) keep(p point) error {
+	err := l.events.SaveCheckpoint(eventlog.Checkpoint{Round: p.round, MinBirth: p.minBirth, Body: p.body, Snapshot: p.snapshot})
+	if err != nil {
+		return fmt.Errorf("keep the checkpoint of round %d: %w", p.round, err)
+	}
+	l.points.add(p)
+	return nil
+}
+
+// keepDue writes the checkpoints that are due, one after another, until there is none.
+func (l *Loop) keepDue() error {
+	for {
+		l.points.saving.Lock()
+		p, ok := l.points.next()
+		var err error
+		if ok && !l.points.leapt {
+			err = l.keep(p)
+		}
+		l.points.saving.Unlock()
+		if !ok || err != nil {
+			return err
+		}
+	}
 }
 
 // serveCheckpoints answers members that are far behind.
 func (n *network) serveCheckpoints(o Overlay) {
 	o.HandleRequest(protoCheckpoint, func(context.Context, peer.ID, []byte) ([]byte, error) {
-		var reply []byte
+		reply := binary.BigEndian.AppendUint64(nil, n.l.oldest.Load())
 		for _, p := range n.l.points.all() {
 			reply = binary.BigEndian.AppendUint32(reply, uint32(len(p.body)))
 			reply = append(reply, p.body...)

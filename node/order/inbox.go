@@ -61,8 +61,9 @@ func newLot(b *inbox, n int) *lot {
 
 // checked notes what became of the i-th event; ev is nil if it was refused.
 func (t *lot) checked(i int, a arrival) {
+	a.lot = t
 	t.mu.Lock()
-	a.lot, t.got[i] = t, a
+	t.got[i] = a
 	t.left--
 	done := t.left == 0
 	t.mu.Unlock()

@@ -47,6 +47,7 @@ func newWatching(c eventlog.Condition) *watching {
 func (l *Loop) surprised(e *consensus.Event) bool {
 	if l.watch != nil {
 		l.watch.heard++
+		l.learned++
 		return false
 	}
 	if e.Seq <= l.ownSeq && e.BirthRound < l.oldest.Load() {
@@ -100,7 +101,7 @@ func (l *Loop) resume() {
 		return
 	}
 	if err == nil && l.watch.why != eventlog.Fresh {
-		l.log.Info("this member knows its last event and speaks again", "number", l.ownSeq, "learned", l.watch.heard)
+		l.log.Info("this member knows its last event and speaks again", "number", l.ownSeq, "learned", l.learned)
 	}
 	l.watch = nil
 	l.core.Observe(false)

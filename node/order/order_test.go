@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -31,6 +32,9 @@ type world struct {
 	ids     []peer.ID
 	roster  []consensus.Member
 	members []*member
+
+	mu   sync.Mutex
+	dead map[int]bool // members whose messages are lost; for Pass
 }
 
 // member is one that may be started and stopped.
@@ -41,12 +45,15 @@ type member struct {
 	journal *ordertest.Journal
 	loop    *order.Loop
 	stop    func() error // nil: it does not run
+	ended   chan error   // what Run returned, once, for a test that waits for it
+	boot    int          // of its host
+	abandon bool         // stop leaves the log as a dying process does
 	config  func(*order.Config)
 }
 
 func newWorld(t testing.TB, n int) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, dead: map[int]bool{}}
 	for i := range n {
 		seed := make([]byte, ed25519.SeedSize)
 		binary.BigEndian.PutUint64(seed, uint64(i)+1)
@@ -87,7 +94,7 @@ func (m *member) open() error {
 	m.journal = &ordertest.Journal{}
 	cfg := order.Config{
 		Network: consensus.Hash{7}, Roster: m.w.roster, Self: uint64(m.i + 1), Key: m.w.keys[m.i],
-		Dir: m.dir, Machine: m.journal, BootID: "boot 1",
+		Dir: m.dir, Machine: m.journal, BootID: fmt.Sprint("boot ", m.boot),
 		Peer: func(id uint64) peer.ID {
 			if id == 0 || id > uint64(len(m.w.ids)) {
 				return ""
@@ -120,22 +127,39 @@ func (m *member) start() error {
 	}
 	m.loop.Join(m.w.net.Overlay(m.w.ids[m.i]))
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- m.loop.Run(ctx) }()
+	ended, l := make(chan error, 1), m.loop
+	m.ended, m.abandon = make(chan error, 1), false
+	go func() {
+		err := l.Run(ctx)
+		m.ended <- err
+		ended <- err
+	}()
 	m.stop = sync.OnceValue(func() error {
 		cancel()
 		err := <-ended
-		if cerr := m.loop.Close(); err == nil {
+		if m.abandon {
+			l.Abandon()
+		} else if cerr := l.Close(); err == nil {
 			err = cerr
 		}
 		return err
 	})
+	stop := m.stop
 	m.w.t.Cleanup(func() {
-		if err := m.stop(); err != nil {
+		if err := stop(); err != nil && !errors.Is(err, order.ErrTwin) && !errors.Is(err, order.ErrRejoined) {
 			m.w.t.Errorf("member %d ended: %v", m.i, err)
 		}
 	})
 	return nil
+}
+
+func (m *member) status() order.Status {
+	m.w.t.Helper()
+	st, err := m.loop.Status(context.Background())
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	return st
 }
 
 // submit orders a transaction at a member within a minute.
@@ -145,7 +169,7 @@ func (m *member) submit(text string) order.Place {
 	defer cancel()
 	at, err := m.loop.Submit(ctx, []byte(text))
 	if err != nil {
-		m.w.t.Fatalf("member %d: %q is not ordered: %v", m.i, text, err)
+		m.w.t.Fatalf("member %d: %q is not ordered: %v; %+v", m.i, text, err, m.status())
 	}
 	return at
 }
@@ -164,7 +188,7 @@ func (m *member) next() (uint64, [32]byte) {
 // settled lets the bubble come to rest and checks that the given members have the same order.
 func (w *world) settled(which ...int) uint64 {
 	w.t.Helper()
-	time.Sleep(5 * time.Minute) // of the bubble
+	time.Sleep(2 * time.Minute) // of the bubble
 	synctest.Wait()
 	next, chain := w.members[which[0]].next()
 	for _, i := range which[1:] {

@@ -26,7 +26,7 @@ const (
 )
 
 // claims is what members say of how far they are. One that says that it is far ahead
-// may lie; members of more than half of the weight are believed.
+// may lie: all are asked then, and members of more than half of the weight believed.
 type claims struct {
 	mu     sync.Mutex
 	oldest map[uint64]uint64 // first birth round that is not ancient, by member
@@ -34,31 +34,32 @@ type claims struct {
 	trying bool
 }
 
-// claim notes what a member says and takes over a checkpoint if it is time to.
-func (n *network) claim(member, oldest uint64) {
+// claim notes what a member says, and says whether all are being asked because of it.
+func (n *network) claim(member, oldest uint64) bool {
 	n.claims.mu.Lock()
+	defer n.claims.mu.Unlock()
 	n.claims.oldest[member] = oldest
-	start := n.behind() && !n.claims.trying && time.Since(n.claims.tried) >= rejoinAgain
-	if start {
-		n.claims.trying, n.claims.tried = true, time.Now()
+	if oldest <= n.l.pending.Load() || n.claims.trying || time.Since(n.claims.tried) < rejoinAgain {
+		return false
 	}
-	n.claims.mu.Unlock()
-	if start {
-		n.l.inbox.post(func() { // the loop may start what Run waits for
-			n.l.group.Go(func() error {
-				n.rejoin(n.l.ctx)
-				n.claims.mu.Lock()
-				n.claims.trying = false
-				n.claims.mu.Unlock()
-				return nil
-			})
+	n.claims.trying, n.claims.tried = true, time.Now()
+	n.l.inbox.post(func() { // the loop may start what Run waits for
+		n.l.group.Go(func() error {
+			n.rejoin(n.l.ctx)
+			n.claims.mu.Lock()
+			defer n.claims.mu.Unlock()
+			n.claims.trying = false
+			return nil
 		})
-	}
+	})
+	return true
 }
 
-// behind: what this member lacks is ancient at members of more than half of the
-// weight. The caller holds the lock.
-func (n *network) behind() bool {
+// isBehind: what this member lacks is ancient at members of more than half of the
+// weight, as they say.
+func (n *network) isBehind() bool {
+	n.claims.mu.Lock()
+	defer n.claims.mu.Unlock()
 	var ahead, total uint64
 	for _, m := range n.l.roster().Roster {
 		total += m.Weight
@@ -69,18 +70,12 @@ func (n *network) behind() bool {
 	return 2*ahead > total
 }
 
-func (n *network) isBehind() bool {
-	n.claims.mu.Lock()
-	defer n.claims.mu.Unlock()
-	return n.behind()
-}
-
 // rejoin takes over the newest checkpoint that enough members signed, if it is ahead
 // of this member. If there is none, the ordinary way goes on: the others still have
 // the events.
 func (n *network) rejoin(ctx context.Context) {
 	best, from := n.choose(n.ask(ctx))
-	if best == nil || best.round <= n.l.pending.Load() {
+	if !n.isBehind() || best == nil || best.round <= n.l.pending.Load() {
 		return
 	}
 	n.l.log.Info("this member is far behind: it takes over a checkpoint", "round", best.round, "pending", n.l.pending.Load(), "signed_by", len(from))
@@ -102,6 +97,9 @@ func (l *Loop) adopt(o *offer, snapshot []byte) {
 	if l.fatal != nil || o.round <= l.core.Pending() {
 		return
 	}
+	l.points.saving.Lock()
+	defer l.points.saving.Unlock()
+	l.points.leapt = true
 	err := l.pool.save(filepath.Join(l.cfg.Dir, poolFile), o.cp.MinBirth)
 	if err == nil {
 		err = l.events.Adopt(eventlog.Checkpoint{Round: o.round, MinBirth: o.cp.MinBirth, Body: o.body, Snapshot: snapshot})
@@ -131,15 +129,19 @@ func (n *network) ask(ctx context.Context) []offered {
 			continue
 		}
 		asked.Go(func() {
-			reply, err := n.l.overlay.Request(ctx, id, protoCheckpoint, nil, keptCheckpoints*(consensus.MaxCheckpoint+128))
+			reply, err := n.l.overlay.Request(ctx, id, protoCheckpoint, nil, 8+keptCheckpoints*(consensus.MaxCheckpoint+128))
 			if err != nil {
 				return
 			}
-			offers, err := splitOffers(reply, n.l.cfg.Network, m.Key)
+			var offers []offer
+			if err = errCut; len(reply) >= 8 {
+				offers, err = splitOffers(reply[8:], n.l.cfg.Network, m.Key)
+			}
 			if err != nil {
 				n.l.intake.blameReply(m.ID, err)
 				return
 			}
+			n.claim(m.ID, binary.BigEndian.Uint64(reply))
 			mu.Lock()
 			defer mu.Unlock()
 			for _, o := range offers {

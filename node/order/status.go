@@ -18,6 +18,7 @@ type Status struct {
 	// the members of WaitsFor, or enough of them, have said what they know of it.
 	Observing bool
 	WaitsFor  []uint64
+	Learned   uint64 // own events that others had and this member had lost
 	// Behind: so many other members are so far ahead that this one takes over a
 	// checkpoint of theirs.
 	Behind bool
@@ -31,7 +32,7 @@ func (l *Loop) Status(ctx context.Context) (Status, error) {
 	err := l.Do(ctx, func() {
 		s = Status{Status: l.core.Status(), Waiting: l.pool.size()}
 		s.Suspects = append(l.intake.suspects(), l.forked()...)
-		s.Observing, s.WaitsFor = l.watch != nil, l.waitsFor()
+		s.Observing, s.WaitsFor, s.Learned = l.watch != nil, l.waitsFor(), l.learned
 		s.Behind = l.net.isBehind()
 		s.Checkpoint = l.points.newest()
 	})

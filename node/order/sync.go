@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -29,8 +30,10 @@ const (
 	syncTimeout = 10 * time.Second
 	syncBusy    = time.Second      // between two looks at a peer while something is undecided
 	syncIdle    = 30 * time.Second // and when nothing is
+	syncNudge   = time.Second / 2  // between two syncs with one that has more
 	maxHashes   = 1024
 	maxStale    = 16 // replies in a row without anything new
+	newest      = 8  // hashes of a request that are looked at: has the asker what this member lacks?
 )
 
 var errCut = errors.New("the reply is cut short")
@@ -39,6 +42,7 @@ var errCut = errors.New("the reply is cut short")
 type network struct {
 	l      *Loop
 	claims claims
+	ahead  chan peer.ID // members that have what this one lacks
 
 	// What follows belongs to the loop.
 	asked    map[consensus.Hash]time.Time // missing parents: when to ask for them next
@@ -48,7 +52,7 @@ type network struct {
 
 func newNetwork(l *Loop) *network {
 	return &network{
-		l: l, claims: claims{oldest: map[uint64]uint64{}},
+		l: l, claims: claims{oldest: map[uint64]uint64{}}, ahead: make(chan peer.ID, consensus.MaxMembers),
 		asked: map[consensus.Hash]time.Time{}, fetching: map[uint64]bool{},
 	}
 }
@@ -75,6 +79,12 @@ func (n *network) serveSync(o Overlay) {
 		if m := n.l.cfg.Member(from); m != 0 {
 			n.claim(m, birth)
 		}
+		if slices.ContainsFunc(known[:min(len(known), newest)], func(h consensus.Hash) bool { return !n.l.events.Has(h) }) {
+			select {
+			case n.ahead <- from:
+			default:
+			}
+		}
 		a, err := n.l.events.Since(eventlog.Query{Birth: birth, From: eventlog.Position(be.Uint64(req[16:])), Known: known, Limit: syncReply})
 		if err != nil {
 			return nil, err
@@ -98,6 +108,7 @@ func (n *network) serveSync(o Overlay) {
 // others in turn.
 func (n *network) run(ctx context.Context) error {
 	turn := 0
+	last := map[peer.ID]time.Time{} // nudged syncs
 	for {
 		wait := syncIdle
 		if err := n.l.Do(ctx, func() {
@@ -114,6 +125,12 @@ func (n *network) run(ctx context.Context) error {
 			return nil
 		case id := <-n.l.overlay.Connected():
 			n.syncWith(ctx, id)
+		case id := <-n.ahead:
+			// Not again and again for what cannot be taken here.
+			if now := time.Now(); now.Sub(last[id]) >= syncNudge {
+				last[id] = now
+				n.syncWith(ctx, id)
+			}
 		case <-timer.C:
 			if peers := n.connected(); len(peers) > 0 {
 				turn++
@@ -195,9 +212,9 @@ func (n *network) pull(ctx context.Context, id peer.ID, from uint64) (next uint6
 		n.l.intake.blameReply(m, err)
 		return 0, false, 0, fmt.Errorf("reply of %s: %w", id, err)
 	}
-	n.claim(m, be.Uint64(reply[8:]))
+	asking := n.claim(m, be.Uint64(reply[8:]))
 	fresh, err = n.take(ctx, m, events)
-	return be.Uint64(reply[16:]), reply[24] == 1, fresh, err
+	return be.Uint64(reply[16:]), reply[24] == 1 && !asking, fresh, err
 }
 
 // take has events verified and added, and says how many were new.
