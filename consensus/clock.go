@@ -130,13 +130,47 @@ func (c *Core) dueLayer(mono int64, pending bool) (now bool, wait int64) {
 		above = above || l > mine
 	}
 	if !c.super(held) {
-		return above, 0
+		if above {
+			return true, 0
+		}
+		left := c.stalled(mono)
+		return left < 0, max(left, 0)
 	}
 	w := c.watch(mine, mono)
 	if left := w.quorum + w.delta - mono; missing && left > 0 {
 		return false, left
 	}
 	return true, 0
+}
+
+// stalled is how long to wait until it has been too long that nobody has moved on: 0
+// if that cannot come, negative if it has. Members may disagree about layers for a
+// while, as after a change of roster, or when one has begun from a checkpoint, and
+// then wait for each other. Whose last event has the last of no other member below it
+// has news of all of them; there is always such a member, and it goes on. Without a
+// quorum there is no news of one.
+func (c *Core) stalled(mono int64) int64 {
+	own := none
+	if c.own.any {
+		own = c.dag.find(c.own.Hash)
+	}
+	if own == none {
+		return 0
+	}
+	held := c.seats[c.self].weight
+	for _, m := range c.roster {
+		if x := c.seats[m].chain.head; m != c.self && x != none && c.dag.lasts(own)[m] != x {
+			held += c.seats[m].weight
+		}
+	}
+	if !c.super(held) {
+		return 0
+	}
+	patience := 2*c.ofQuorum(c.distance) + c.delta()
+	if left := c.clock.last + patience - mono; left > 0 {
+		return left
+	}
+	return -1
 }
 
 // ownLayer is 0 for a member without an event that counts.
@@ -276,7 +310,10 @@ func (c *Core) ofQuorum(value func(m int) int64) int64 {
 		}
 	}
 	slices.SortFunc(k.radii, func(a, b radius) int { return cmp.Compare(a.value, b.value) })
-	held := c.seats[c.self].weight
+	var held uint64
+	if c.self != none {
+		held = c.seats[c.self].weight
+	}
 	for _, r := range k.radii {
 		if held += r.weight; c.super(held) {
 			return r.value

@@ -7,20 +7,33 @@ import (
 
 // layer is the layer of event x with parents at the given places, before it is in
 // its own row: the highest of theirs, and one more if members of a supermajority of
-// weight have reached that in what the event has below it.
+// weight have reached that in what the event has below it. The roster is that of the
+// event's birth round and not the one in force when it came: members that disagree
+// about layers wait for each other.
 func (c *Core) layer(x int, places []int) uint64 {
 	var top uint64 = 1
 	for _, p := range places {
 		top = max(top, c.dag.layerOf(p))
 	}
-	var held uint64
+	var held, total uint64
 	row := c.dag.lasts(x)
-	for _, s := range c.roster {
-		if c.dag.layerOf(row[s]) >= top {
-			held += c.seats[s].weight
+	if ep := c.rules(c.dag.at(x).ev.BirthRound); ep.From == c.since {
+		total = c.total
+		for _, s := range c.roster {
+			if c.dag.layerOf(row[s]) >= top {
+				held += c.seats[s].weight
+			}
+		}
+	} else {
+		for i := range ep.Roster {
+			m := &ep.Roster[i]
+			total += m.Weight
+			if c.dag.layerOf(row[c.slot[m.ID]]) >= top {
+				held += m.Weight
+			}
 		}
 	}
-	if c.super(held) {
+	if 3*held > 2*total {
 		return top + 1
 	}
 	return top
