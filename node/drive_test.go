@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/node/order"
 	"github.com/dcnode/dcnode/node/order/ordertest"
 )
 
@@ -147,6 +148,17 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for range 700 { // past a checkpoint
+		if _, err := o.Submit(ctx, &ledger.Tick{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for st := (order.Status{}); st.Checkpoint == 0; { // it is written beside the loop
+		var err error
+		if st, err = o.loop.Status(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var root string
 	var next uint64
 	dir := t.TempDir()
@@ -163,6 +175,9 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.loop.Close()
+	if read := again.tape.end() - again.tape.first; read == 0 || read > 500 {
+		t.Errorf("%d of %d events were read again", read, next)
+	}
 	if again.state.Next != next || again.state.Root() != root {
 		t.Errorf("after %d events the state is %s, after a restart and %d it is %s", next, root, again.state.Next, again.state.Root())
 	}

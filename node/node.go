@@ -28,6 +28,7 @@ import (
 	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/gossip"
+	"github.com/dcnode/dcnode/node/order"
 	"github.com/dcnode/dcnode/vmm"
 )
 
@@ -138,8 +139,13 @@ func (n *Node) plausible(_ peer.ID, raw []byte) bool {
 	return err == nil && e.Network == n.genesis.network() && n.genesis.peer(ledger.MemberID(e.Creator)) != ""
 }
 
-// Run is the member's life. It returns nil when ctx ends. Machines of a driver
-// that can (QEMU) run on without it.
+// ErrReopen is what Run returns when the node has taken over a checkpoint of the
+// others, because it was too far behind to follow: make it anew from the same Config.
+// Its machines stay as they are, and are brought together with the ledger again.
+var ErrReopen = order.ErrRejoined
+
+// Run is the member's life. It returns nil when ctx ends, and [ErrReopen]. Machines of
+// a driver that can (QEMU) run on without it.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
 	g, ctx := errgroup.WithContext(ctx)

@@ -39,6 +39,10 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		return st, err
 	}
 	st.Round, st.Waiting, st.Observing = ord.Pending, ord.Waiting, ord.Observing
+	st.Joining, st.Behind = ord.Joining, ord.Behind
+	for _, m := range ord.WaitsFor {
+		st.WaitsFor = append(st.WaitsFor, n.site(ledger.MemberID(m)))
+	}
 	st.Log.File, st.Log.Synced = n.order.loop.LogFile()
 	for _, s := range ord.Suspects {
 		sus := api.Suspect{Site: n.site(ledger.MemberID(s.Member)), What: s.What, Count: s.Count}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -122,13 +123,24 @@ func runNode(c *cobra.Command, t *terminal, f nodeFlags) error {
 		qemu.New(qemu.Config{Binary: f.qemuPath, ImgBinary: beside(f.qemuPath, "qemu-img"), Log: log}),
 		memvm.New(memvm.Config{Log: log}),
 	}
-	n, err := node.New(f.cfg)
+	for {
+		err := runOnce(c.Context(), f.cfg)
+		if !errors.Is(err, node.ErrReopen) {
+			return err
+		}
+		log.Info("begin again from there", "cause", err)
+	}
+}
+
+// runOnce is the life of a node from one opening of its data directory on.
+func runOnce(ctx context.Context, cfg node.Config) error {
+	n, err := node.New(cfg)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(c.Context())
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.Run(ctx) })
-	g.Go(func() error { return api.Serve(ctx, filepath.Join(t.data, node.SocketFile), n, log) })
+	g.Go(func() error { return api.Serve(ctx, filepath.Join(cfg.Dir, node.SocketFile), n, cfg.Log) })
 	return g.Wait()
 }
 
@@ -164,9 +176,7 @@ func statusCommand(t *terminal) *cobra.Command {
 func (t *terminal) showStatus(st api.Status) {
 	fmt.Fprintf(t.out, "site %s, overlay %s, dcnode %s\n%d events ordered, round %d, %d of our transactions wait, state %.16s\n",
 		st.Site, st.Network, st.Version, st.Ordered, st.Round, st.Waiting, st.Root)
-	if st.Observing {
-		fmt.Fprintln(t.out, "this node only listens until it knows from the others which event of its own was the last")
-	}
+	t.showOrder(st)
 	for _, d := range st.Drivers {
 		switch {
 		case !d.Available:
@@ -194,6 +204,20 @@ func (t *terminal) showStatus(st api.Status) {
 	}
 	for _, a := range st.Addrs {
 		fmt.Fprintln(t.out, "listens on", a)
+	}
+}
+
+// showOrder says why this node does not take part in the order, if it does not.
+func (t *terminal) showOrder(st api.Status) {
+	switch {
+	case st.Observing && len(st.WaitsFor) > 0:
+		fmt.Fprintf(t.out, "this node only listens: its host was down or its log is new, and it must hear from the others which event of its own was the last. Enough of %s have to answer: start them, or see to the links to them\n", strings.Join(st.WaitsFor, ", "))
+	case st.Observing:
+		fmt.Fprintln(t.out, "this node only listens for a moment more, to be sure which event of its own was the last")
+	case st.Behind:
+		fmt.Fprintln(t.out, "this node is far behind and takes over a checkpoint of the others, if they have one: nothing is to be done")
+	case st.Joining:
+		fmt.Fprintln(t.out, "this node has taken over a checkpoint and fetches the events that follow it: if that lasts, see that it is connected to the others")
 	}
 }
 

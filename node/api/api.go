@@ -47,6 +47,9 @@ type Status struct {
 	Waiting int                `json:"waiting"` // own transactions that are not ordered yet
 
 	Observing bool      `json:"observing,omitempty"` // makes no events: not sure which was its last one
+	WaitsFor  []string  `json:"waits_for,omitempty"` // sites that have not said yet which it was, while it matters
+	Joining   bool      `json:"joining,omitempty"`   // fetches what the checkpoint that it took over begins with
+	Behind    bool      `json:"behind,omitempty"`    // so far that it takes over a checkpoint of the others
 	Suspects  []Suspect `json:"suspects,omitempty"`  // members that break the rules
 	Log       Log       `json:"log"`
 }

@@ -7,9 +7,6 @@ import (
 	"github.com/dcnode/dcnode/consensus"
 )
 
-// SyncedSize is the log's last file and how much of it is on the disk for certain.
-func (l *Loop) SyncedSize() (string, int64) { return l.events.SyncedSize() }
-
 // Abandon lets go of the log as the death of the process would.
 func (l *Loop) Abandon() { l.events.Abandon() }
 
