@@ -50,6 +50,7 @@ type Config struct {
 type Node struct {
 	cfg     Config
 	genesis Genesis
+	network consensus.Hash // names the overlay: computed once, for every event is compared with it
 	self    ledger.MemberID
 	log     *slog.Logger
 	lock    *os.File
@@ -100,6 +101,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("name identity: %w", err)
 	}
+	n.network = n.genesis.network()
 	if n.self = n.genesis.member(id); n.self == 0 {
 		return nil, fmt.Errorf("this node (%s) is not in the roster of overlay %s: have its member.json put into the genesis", id, n.genesis.networkName())
 	}
@@ -136,7 +138,7 @@ func (n *Node) open(key crypto.PrivKey) error {
 // plausible is the cheap look at a gossiped event before it is passed on.
 func (n *Node) plausible(_ peer.ID, raw []byte) bool {
 	e, err := consensus.Unmarshal(raw)
-	return err == nil && e.Network == n.genesis.network() && n.genesis.peer(ledger.MemberID(e.Creator)) != ""
+	return err == nil && e.Network == n.network && n.genesis.peer(ledger.MemberID(e.Creator)) != ""
 }
 
 // ErrReopen is what Run returns when the node has taken over a checkpoint of the
