@@ -6,7 +6,7 @@ BIN    := bin
 FUZZ   ?= 30s
 SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*' -not -path './bench/*') go.mod go.sum $(wildcard scripts/*.sh)
 
-.PHONY: help build demo test race lint fuzz bench-engine bench-consensus qemu guest compose clean
+.PHONY: help build demo test race lint fuzz sim bench-engine bench-consensus qemu guest compose clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -46,6 +46,10 @@ bench-consensus: build ## the time to order, between real processes over an emul
 	$(BIN)/dcnode testnet consensus --crash $(BENCH)
 	$(BIN)/dcnode testnet consensus --members 7 --km 1000 --count 100 --isolated 0 --idle 60s $(BENCH)
 	$(GO) test ./testnet -run 'Order|Wait|Crashed|Slow' -bubble -v -count 1 -timeout 30m | grep 'n = '
+
+sim: ## networks with faults in virtual time: SEED=n alone in full, STEPS=n seeds (200) from SEED on
+	$(GO) test -count=1 -timeout 0 ./consensus/consensustest -run TestSimulatedNetworksAgree -v -args \
+	  $(if $(SEED),-seed $(SEED)) $(if $(STEPS),-steps $(STEPS))
 
 qemu: ## make a QEMU that can migrate ready, privately, from Debian's backports
 	@sh scripts/qemu.sh

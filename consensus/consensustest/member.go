@@ -2,7 +2,6 @@ package consensustest
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/dcnode/dcnode/consensus"
@@ -11,86 +10,138 @@ import (
 // clockBase is what members' clocks show when a network begins.
 const clockBase = 1_700_000_000_000_000_000
 
-// maxLies ends a liar's lies: what they want ordered keeps the others awake.
-const maxLies = 40
-
-// Member is one member of a Network: a Core, its driver and its disk.
+// Member is one member of a Network: a Core, its driver, its disk and its clock.
 type Member struct {
 	Core *consensus.Core
+	ID   uint64
 
 	net   *Network
 	index int
-	liar  bool
-	lies  int
+	liar  *liar // nil: honest
 	down  bool
+	boot  uint64 // starts so far: what was begun before the last one is void
 	timer uint64 // serial of the newest timer: older ones are void
 
-	// The disk.
-	log   []*consensus.Event
-	store map[consensus.Hash]*consensus.Event
-	pool  [][]byte
-	taken map[consensus.Hash]bool // stale events whose payload went back to the pool
+	skew    int64               // of the clock
+	made    consensus.Timestamp // what the clock showed at the last own event
+	slow    int64               // how long the disk takes for a write
+	writing bool                // the disk is at it: the driver waits
+	inbox   []func(*Member)     // what came meanwhile
 
-	applied int // places ordered since the start
-	counted int // places that were counted, before and after restarts
-	seen    map[string]bool
-	times   []int64
+	disk
+	state     machine
+	observing *observing
+	offers    map[int]*saved // checkpoints that others offer, by member index
+	rejoined  bool           // from a checkpoint that others signed, and nothing was ordered since
+	crashes   []Kind         // at which points to crash next
+	noted     int            // places that were counted, before and after restarts
+	times     []int64        // from submission until this member knew the place
 }
 
-// start makes the Core and feeds it what is on the disk.
+// start makes the Core and feeds it what is on the disk. It is not sure of its own
+// last event after a reboot that may have lost some.
 func (m *Member) start() error {
 	w := m.net
-	roster := make([]consensus.Member, len(w.opt.Weights))
-	for i, weight := range w.opt.Weights {
-		roster[i] = consensus.Member{ID: uint64(i + 1), Weight: weight}
-	}
-	core, err := consensus.New(consensus.Config{Roster: roster, Self: uint64(m.index + 1), Params: w.opt.Params})
+	m.boot++
+	m.down, m.writing, m.inbox = false, false, nil
+	core, err := consensus.New(m.config())
 	if err != nil {
 		return err
 	}
-	m.Core, m.applied, m.down = core, 0, false
-	if m.seen == nil {
-		m.seen, m.taken = map[string]bool{}, map[consensus.Hash]bool{}
-	}
-	for _, e := range m.log {
-		if err := core.Add(e); err != nil {
-			return fmt.Errorf("replay: %w", err)
+	m.Core = core
+	m.Core.Observe(m.observing != nil)
+	if m.from != nil {
+		m.state = m.from.state
+		if !m.rejoined && m.liar == nil {
+			w.Counts[Compacted]++
 		}
-		for rd, ok := core.Ready(); ok; rd, ok = core.Ready() {
-			m.apply(&rd)
-			core.Advance()
+	} else {
+		m.state = machine{roster: w.founded, params: w.opt.Params}
+	}
+	m.replay(m.replay(m.log))
+	for i := range w.Members {
+		if i != m.index && m.index >= 0 {
+			w.reach(m.index, i)
+			w.reach(i, m.index)
 		}
 	}
 	return nil
 }
 
-// add hands an event from elsewhere to the Core.
-func (m *Member) add(e *consensus.Event) {
-	err := m.Core.Add(e)
-	switch {
-	case errors.Is(err, consensus.ErrInvalid):
-		m.net.fail("member %d refuses an event of %d: %v", m.index, e.Creator, err)
-	}
-}
-
-// receive is add and what follows from it.
-func (m *Member) receive(events ...*consensus.Event) {
+// replay feeds events that were saved, and returns those that could not enter yet:
+// one branch too many, as long as nobody has built on it.
+func (m *Member) replay(events []*consensus.Event) (left []*consensus.Event) {
+	w := m.net
 	for _, e := range events {
-		m.add(e)
+		err := m.Core.Add(e)
+		switch {
+		case errors.Is(err, consensus.ErrFlood) || errors.Is(err, consensus.ErrFuture) || errors.Is(err, consensus.ErrFull):
+			left = append(left, e)
+		case err != nil && !errors.Is(err, consensus.ErrAncient) && !errors.Is(err, consensus.ErrDuplicate):
+			w.fail("member %d cannot replay an event of %d: %v", m.index, e.Creator, err)
+		}
+		for rd, ok := m.Core.Ready(); ok && w.err == nil; rd, ok = m.Core.Ready() {
+			m.apply(&rd, len(rd.Ordered))
+			m.Core.Advance()
+			for _, want := range rd.Missing {
+				m.fetch(want, m.index)
+			}
+		}
 	}
-	m.pump()
+	return left
 }
 
-// pump is the driver: all that is ready, then perhaps an own event, and again.
-func (m *Member) pump() {
-	for !m.down && m.net.err == nil {
-		for rd, ok := m.Core.Ready(); ok; rd, ok = m.Core.Ready() {
-			if !m.handle(&rd) {
-				return
-			}
-			m.Core.Advance()
+func (m *Member) config() consensus.Config {
+	cfg := consensus.Config{Roster: m.net.founded, Self: m.ID, Params: m.net.opt.Params, CheckpointEvery: m.net.opt.Checkpoint}
+	if m.from != nil {
+		cp := m.from.cp
+		cfg.From = &cp
+	}
+	return cfg
+}
+
+// take handles a message: at once, or when the disk is done with what it is at.
+func (m *Member) take(f func(*Member)) {
+	if m.writing {
+		m.net.Counts[SlowDisk]++
+		m.inbox = append(m.inbox, f)
+		return
+	}
+	f(m)
+	m.wake()
+}
+
+// add hands events from elsewhere to the Core.
+func (m *Member) add(events ...*consensus.Event) {
+	for _, e := range events {
+		err := m.Core.Add(e)
+		if err == nil || m.liar != nil {
+			continue
 		}
-		now, wait := m.Core.Due(m.net.Now+1, len(m.pool) > 0)
+		w := m.net
+		kind, forged := w.forged[w.hashOf(e)]
+		switch {
+		case forged && (errors.Is(err, consensus.ErrInvalid) || errors.Is(err, consensus.ErrFlood)):
+			w.Counts[kind]++
+		case errors.Is(err, consensus.ErrInvalid):
+			w.fail("member %d refuses an event of member %d: %v", m.index, e.Creator-1, err)
+		}
+	}
+}
+
+// wake is the driver: all that is ready, then perhaps an own event, and again.
+func (m *Member) wake() {
+	w := m.net
+	for !m.down && !m.writing && w.err == nil {
+		if rd, ok := m.Core.Ready(); ok {
+			m.handle(&rd)
+			continue
+		}
+		m.moveOut()
+		now, wait := m.Core.Due(w.Now+1, len(m.pool) > 0)
+		if m.liar != nil && m.liar.Does == LiarSilent {
+			return
+		}
 		if !now {
 			m.arm(wait)
 			return
@@ -104,160 +155,205 @@ func (m *Member) arm(wait int64) {
 		return
 	}
 	m.timer++
-	mine := m.timer
+	mine, boot := m.timer, m.boot
 	m.net.after(wait, func() {
-		if mine == m.timer {
-			m.pump()
+		if mine == m.timer && boot == m.boot {
+			m.wake()
 		}
 	})
+}
+
+// clock is what the member's wall clock shows.
+func (m *Member) clock() consensus.Timestamp {
+	return consensus.Timestamp(clockBase + m.net.Now + m.skew)
 }
 
 func (m *Member) create() {
 	w := m.net
 	k := min(len(m.pool), 16)
-	e := m.Core.Next(consensus.Timestamp(clockBase+w.Now), w.rng.Uint32(), slices.Clone(m.pool[:k]))
-	m.pool = m.pool[k:]
-	if !m.liar {
-		w.Created++
-	} else if m.lies < maxLies && w.rng.IntN(3) == 0 {
-		m.lies++
-		m.lie(e)
+	e := m.Core.Next(m.clock(), w.rng.Uint32(), slices.Clone(m.pool[:k]))
+	if e == nil {
+		w.fail("member %d is due to make an event, and makes none", m.index)
+		return
 	}
-	if err := m.Core.Add(e); err != nil {
+	m.pool = m.pool[k:]
+	if m.liar != nil {
+		e = m.lie(e)
+		if e == nil {
+			return
+		}
+	} else {
+		w.made(m, e)
+	}
+	w.tracef("member %d makes %s", m.index, w.describe(e))
+	if err := m.Core.Add(e); err != nil && m.liar == nil {
 		w.fail("member %d refuses its own event: %v", m.index, err)
 	}
 }
 
-// lie makes a second event like e, or one that goes back behind the own last ones,
-// and sends it to half of the members.
-func (m *Member) lie(e *consensus.Event) {
+// handle does the work of one Ready, in its order.
+func (m *Member) handle(rd *consensus.Ready) {
+	if m.slow == 0 || len(rd.Save) == 0 || m.net.calm {
+		m.finish(rd)
+		return
+	}
+	m.writing = true
+	boot := m.boot
+	m.net.after(m.slow, func() {
+		if boot != m.boot || m.down {
+			return
+		}
+		m.writing = false
+		m.finish(rd)
+		inbox := m.inbox
+		m.inbox = nil
+		for _, f := range inbox {
+			if boot == m.boot && !m.down {
+				f(m)
+			}
+		}
+		m.wake()
+	})
+}
+
+func (m *Member) finish(rd *consensus.Ready) {
+	point := m.crashPoint(rd)
+	switch point {
+	case CrashBeforeSave:
+		m.crash(point)
+		return
+	case CrashWhileSaving:
+		m.save(rd.Save[:1+m.net.rng.IntN(len(rd.Save)-1)])
+		m.crash(point)
+		return
+	}
+	m.save(rd.Save)
+	if point == CrashBeforeSend {
+		m.crash(point)
+		return
+	}
+	for _, e := range rd.Send {
+		m.broadcast(e, point == CrashWhileSending)
+	}
+	if point == CrashWhileSending {
+		m.crash(point)
+		return
+	}
+	for _, want := range rd.Missing {
+		m.fetch(want, m.net.holder(want.Child))
+	}
+	switch point {
+	case CrashBeforeApply:
+	case CrashWhileApplying:
+		m.apply(rd, 1+m.net.rng.IntN(len(rd.Ordered)-1))
+	default:
+		m.apply(rd, len(rd.Ordered))
+	}
+	if point != 0 {
+		m.crash(point)
+		return
+	}
+	m.Core.Advance()
+}
+
+// broadcast sends an own event to every member, or only to some.
+func (m *Member) broadcast(e *consensus.Event, some bool) {
 	w := m.net
-	f := *e
-	f.Coin, f.Time = w.rng.Uint32(), e.Time+1
-	f.Payload = [][]byte{fmt.Appendf(nil, "lie %d", w.Now)}
-	if h := f.Hash(); w.rng.IntN(2) == 0 {
-		m.store[h] = &f
+	if m.liar != nil {
+		m.tell(e)
+		return
 	}
 	for to := range w.Members {
-		if to%2 == w.rng.IntN(2) {
-			w.send(m.index, to, func() { w.Members[to].receive(&f) })
+		if !some || w.rng.IntN(2) == 0 {
+			w.send(m.index, to, func(o *Member) { o.add(e) })
 		}
 	}
 }
 
-// handle does the work of one Ready. It reports false if the member crashed on it.
-func (m *Member) handle(rd *consensus.Ready) bool {
+// crashPoint is where on this work the member will crash, 0 if nowhere. A crash that
+// was asked for waits until its point has something to interrupt.
+func (m *Member) crashPoint(rd *consensus.Ready) Kind {
 	w := m.net
-	crash := 0
-	if !m.liar && w.opt.Crash > 0 && w.rng.Float64() < w.opt.Crash {
-		crash = 1 + w.rng.IntN(4)
+	if m.liar != nil || w.calm {
+		return 0
 	}
-	if crash == 1 {
-		for _, e := range rd.Send { // a pool is emptied by what is saved, not by Next
-			m.pool = append(m.pool, e.Payload...)
+	if len(m.crashes) > 0 {
+		if p := m.crashes[0]; interrupts(p, rd) {
+			m.crashes = m.crashes[1:]
+			return p
 		}
-		return m.crash()
+		return 0
 	}
-	for _, e := range rd.Save {
-		m.log = append(m.log, e)
-		m.store[e.Hash()] = e
-	}
-	if crash == 2 {
-		return m.crash()
-	}
-	for _, e := range rd.Send {
-		for to := range w.Members {
-			w.send(m.index, to, func() { w.Members[to].receive(e) })
+	if w.opt.Crash > 0 && w.rng.Float64() < w.opt.Crash {
+		if p := CrashBeforeSave + Kind(w.rng.IntN(int(CrashBeforeAdvance-CrashBeforeSave)+1)); interrupts(p, rd) {
+			return p
 		}
 	}
-	for _, want := range rd.Missing {
-		m.fetch(want, int(want.Child)-1)
-	}
-	if crash == 3 {
-		return m.crash()
-	}
-	m.apply(rd)
-	if crash == 4 {
-		return m.crash()
+	return 0
+}
+
+func interrupts(p Kind, rd *consensus.Ready) bool {
+	switch p {
+	case CrashBeforeSave:
+		return len(rd.Save) > 0
+	case CrashWhileSaving:
+		return len(rd.Save) > 1
+	case CrashBeforeSend, CrashWhileSending:
+		return len(rd.Send) > 0
+	case CrashBeforeApply:
+		return len(rd.Ordered) > 0
+	case CrashWhileApplying:
+		return len(rd.Ordered) > 1
 	}
 	return true
 }
 
-func (m *Member) apply(rd *consensus.Ready) {
-	for i := range rd.Ordered {
-		m.net.check(m, &rd.Ordered[i])
-	}
-	for _, e := range rd.Stale {
-		if h := e.Hash(); !m.taken[h] {
-			m.taken[h] = true
-			m.net.Stale++
-			m.pool = append(m.pool, e.Payload...)
-		}
-	}
+// crash stops the member in the middle of some work; it starts again from its disk.
+// Payloads of events that were not saved are still where they came from.
+func (m *Member) crash(point Kind) {
+	w := m.net
+	w.Crashes++
+	w.Counts[point]++
+	w.tracef("member %d crashes: %v", m.index, point)
+	m.Down(1 + w.rng.Int64N(max(w.opt.Down, 1)))
 }
 
-func (m *Member) crash() bool {
-	m.net.Crashes++
-	m.Down(1 + m.net.rng.Int64N(m.net.opt.Down))
-	return false
-}
-
-// Down stops the member and starts it again from its disk after d ns.
+// Down stops the member and starts it again from its disk after d ns; below 0: never.
 func (m *Member) Down(d int64) {
+	w := m.net
+	if m.down {
+		return
+	}
+	m.recall()
 	m.down = true
-	m.timer++
-	m.net.after(d, func() {
-		if err := m.start(); err != nil {
-			m.net.fail("member %d does not start: %v", m.index, err)
-			return
+	m.boot++
+	boot := m.boot
+	w.noteDown()
+	for i := range w.Members {
+		if i != m.index {
+			w.reach(i, m.index)
 		}
-		m.pump()
-	})
-}
-
-// fetch asks another member for an event by hash.
-func (m *Member) fetch(want consensus.Want, from int) {
-	w := m.net
-	if from == m.index {
+	}
+	if d < 0 {
 		return
 	}
-	w.send(m.index, from, func() {
-		if e := w.Members[from].store[want.Hash]; e != nil {
-			w.send(from, m.index, func() { m.receive(e) })
+	w.after(d, func() {
+		if boot == m.boot && m.down {
+			m.restart()
 		}
 	})
 }
 
-// exchange is the safety net below the broadcast: tell a random other what is here,
-// get what is not; ask again for parents that are missing.
-func (m *Member) exchange() {
+func (m *Member) restart() {
 	w := m.net
-	w.after(w.opt.Sync, m.exchange)
-	if m.down || len(w.Members) == 1 {
+	w.tracef("member %d starts", m.index)
+	defer w.noteDown()
+	if err := m.start(); err != nil {
+		w.fail("member %d does not start: %v", m.index, err)
 		return
 	}
-	to := w.rng.IntN(len(w.Members) - 1)
-	if to >= m.index {
-		to++
+	if m.observing != nil {
+		m.ask()
 	}
-	heads, oldest := m.Core.Heads(), m.Core.Status().Oldest
-	pending := m.Core.Pending()
-	w.send(m.index, to, func() {
-		other := w.Members[to]
-		events := other.Core.Lacking(heads)
-		if other.Core.Status().Oldest > pending-min(pending, 3) {
-			events = nil // too far apart: from the log
-			for _, e := range other.log {
-				if e.BirthRound >= oldest {
-					events = append(events, e)
-				}
-			}
-		}
-		if len(events) > 0 {
-			w.send(to, m.index, func() { m.receive(events...) })
-		}
-	})
-	for _, want := range m.Core.Missing() {
-		m.fetch(want, to)
-	}
+	m.wake()
 }
