@@ -394,3 +394,69 @@ func TestGraphStaysSmall(t *testing.T) {
 		t.Errorf("%d in the index, %d in the graph, %d rounds counted", len(c.dag.index), len(c.dag.nodes), len(c.births.rounds))
 	}
 }
+
+// A parent that never comes is waited for until it is ancient; then it does not count.
+func TestEventWhoseParentIsAncientComesIn(t *testing.T) {
+	c := testCore(t, 4, 99)
+	s := &stream{t: t, core: c, heads: make([]*Event, 4)}
+	for c.Pending() < 10 {
+		s.layer()
+	}
+	lost := follow(1, c.Pending())
+	late := follow(2, c.Pending()+20, lost)
+	if err := c.Add(late); err != nil {
+		t.Fatal(err)
+	}
+	for c.minBirth() <= lost.BirthRound {
+		if c.Event(late.Hash()) != nil {
+			t.Fatalf("it is in with round %d open, and lacks a parent of round %d", c.minBirth(), lost.BirthRound)
+		}
+		s.layer()
+	}
+	if c.Event(late.Hash()) == nil || len(c.Missing()) > 0 || c.Status().Waiting > 0 {
+		t.Errorf("still missing: %v", c.Missing())
+	}
+}
+
+// Members that count layers differently may all wait for each other. Whoever has news
+// of a quorum goes on after a while; without news nobody does.
+func TestStallIsBroken(t *testing.T) {
+	c := testCore(t, 4, 1)
+	a0 := c.Next(1, 0, [][]byte{{1}})
+	if err := c.Add(a0); err != nil {
+		t.Fatal(err)
+	}
+	for id := uint64(2); id <= 4; id++ {
+		c.Reach(id, true, 10_000_000)
+	}
+	b0, c0, d0 := follow(2, 1), follow(3, 1), follow(4, 1)
+	for _, e := range []*Event{b0, c0, d0} {
+		if err := c.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a1 := c.Next(2, 0, nil)
+	if err := c.Add(a1); err != nil {
+		t.Fatal(err)
+	}
+	if now, wait := c.Due(1_000_000, false); now || wait != 0 {
+		t.Fatalf("with no news: %v, %d", now, wait)
+	}
+	// They answer, but in what counts here as an earlier layer.
+	b1, c1 := follow(2, 1, b0, c0), follow(3, 1, c0, b0)
+	for i, e := range []*Event{b1, c1} {
+		if err := c.Add(e); err != nil {
+			t.Fatal(err)
+		}
+		if now, wait := c.Due(2_000_000, false); now || (wait > 0) != (i == 1) {
+			t.Fatalf("with news of %d: %v, %d", i+1, now, wait)
+		}
+	}
+	now, wait := c.Due(2_000_000, false)
+	if now || wait < 15_000_000 || wait > 30_000_000 {
+		t.Fatalf("with news of a quorum: %v, %d; want about two round trips", now, wait)
+	}
+	if now, _ := c.Due(2_000_000+wait, false); !now {
+		t.Error("it still waits after two round trips")
+	}
+}

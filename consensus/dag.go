@@ -103,13 +103,6 @@ func (d *dag) widen(n int) {
 	d.n, d.known = n, known
 }
 
-// blank takes a slot out of all rows: its next owner is somebody else.
-func (d *dag) blank(slot int) {
-	for i := range d.nodes {
-		d.known[i*d.n+slot] = none
-	}
-}
-
 // forget drops the places below base, and calls gone for each of their events.
 func (d *dag) forget(base int, gone func(v *node)) {
 	k := base - d.base

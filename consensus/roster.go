@@ -89,9 +89,7 @@ func (c *Core) sit(id uint64) int {
 		s = len(c.seats)
 		c.seats = append(c.seats, seat{})
 		c.dag.widen(len(c.seats))
-	} else {
-		c.dag.blank(s)
-	}
+	} // else rows still name events of the last owner; all have left, and count for nothing
 	c.seats[s] = seat{id: id, taken: true, chain: chain{head: none}, clock: memberClock{acked: none}}
 	c.slot[id] = s
 	if id == c.cfg.Self {
