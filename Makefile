@@ -47,7 +47,7 @@ bench-consensus: build ## the time to order, between real processes over an emul
 	$(BIN)/dcnode testnet consensus --members 7 --km 1000 --count 100 --isolated 0 --idle 60s $(BENCH)
 	$(GO) test ./testnet -run 'Order|Wait|Crashed|Slow' -bubble -v -count 1 -timeout 30m | grep 'n = '
 
-sim: ## networks with faults in virtual time: SEED=n alone in full, STEPS=n seeds (200) from SEED on
+sim: ## networks with faults in virtual time: SEED=n alone in full, STEPS=n seeds (250) from SEED on
 	$(GO) test -count=1 -timeout 0 ./consensus/consensustest -run TestSimulatedNetworksAgree -v -args \
 	  $(if $(SEED),-seed $(SEED)) $(if $(STEPS),-steps $(STEPS))
 

@@ -126,6 +126,9 @@ func (w *Network) register(m *Member, e *consensus.Event, h consensus.Hash) {
 	}
 	w.events[h] = e
 	w.all = append(w.all, e)
+	if w.forged[h] == LiarBornLater {
+		w.Counts[LiarBornLater]++ // its time has come
+	}
 	for i := range e.Parents {
 		p := &e.Parents[i]
 		if p.BirthRound > e.BirthRound {

@@ -62,17 +62,14 @@ func (m *Member) flush() {
 
 // recall puts back into the pool what is in own events that were made and not saved.
 func (m *Member) recall() {
-	if m.Core == nil {
-		return
-	}
 	w := m.net
-	rd, _ := m.Core.Ready()
-	for _, e := range rd.Send {
+	for _, e := range m.fresh {
 		if m.store[w.hashOf(e)] == nil {
 			m.pool = append(m.pool, e.Payload...)
 			w.unmade(m, e)
 		}
 	}
+	m.fresh = nil
 }
 
 // Reboot is Down for the whole machine: a tail of the log that was not synced is lost.

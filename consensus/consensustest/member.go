@@ -24,6 +24,7 @@ type Member struct {
 
 	skew    int64               // of the clock
 	made    consensus.Timestamp // what the clock showed at the last own event
+	fresh   []*consensus.Event  // own events since the last write
 	slow    int64               // how long the disk takes for a write
 	writing bool                // the disk is at it: the driver waits
 	inbox   []func(*Member)     // what came meanwhile
@@ -121,7 +122,7 @@ func (m *Member) add(events ...*consensus.Event) {
 		w := m.net
 		kind, forged := w.forged[w.hashOf(e)]
 		switch {
-		case forged && (errors.Is(err, consensus.ErrInvalid) || errors.Is(err, consensus.ErrFlood)):
+		case forged && (errors.Is(err, consensus.ErrInvalid) || errors.Is(err, consensus.ErrFlood) || errors.Is(err, consensus.ErrFuture)):
 			w.Counts[kind]++
 		case errors.Is(err, consensus.ErrInvalid):
 			w.fail("member %d refuses an event of member %d: %v", m.index, e.Creator-1, err)
@@ -139,7 +140,8 @@ func (m *Member) wake() {
 		}
 		m.moveOut()
 		now, wait := m.Core.Due(w.Now+1, len(m.pool) > 0)
-		if m.liar != nil && m.liar.Does == LiarSilent {
+		if now && m.liar != nil && m.liar.Does == LiarSilent {
+			w.Counts[LiarSilent]++
 			return
 		}
 		if !now {
@@ -185,6 +187,7 @@ func (m *Member) create() {
 	} else {
 		w.made(m, e)
 	}
+	m.fresh = append(m.fresh, e)
 	w.tracef("member %d makes %s", m.index, w.describe(e))
 	if err := m.Core.Add(e); err != nil && m.liar == nil {
 		w.fail("member %d refuses its own event: %v", m.index, err)
@@ -228,6 +231,7 @@ func (m *Member) finish(rd *consensus.Ready) {
 		return
 	}
 	m.save(rd.Save)
+	m.fresh = nil
 	if point == CrashBeforeSend {
 		m.crash(point)
 		return

@@ -85,6 +85,12 @@ func Generate(seed uint64) Scenario {
 		r.farBehind()
 		return r.s
 	}
+	switch p := r.Float64(); {
+	case r.n >= 4 && p < 0.05:
+		r.leftBehind()
+	case r.n >= 4 && p < 0.10:
+		r.forgotten()
+	}
 	r.liars()
 	for range r.IntN(6) {
 		r.fault()
@@ -318,6 +324,28 @@ func (r *maker) farBehind() {
 	r.s.Faults = append(r.s.Faults,
 		Fault{Kind: kind, At: from, For: r.s.Length - from - 20*r.s.spread(), Who: []int{away}},
 		Fault{Kind: CrashBeforeAdvance, At: r.s.Length - 40*r.s.spread(), For: r.d, Who: []int{(away + 1) % r.n}},
+	)
+}
+
+// leftBehind cuts a member off until what it said is ancient.
+func (r *maker) leftBehind() {
+	r.s.Params.NonAncientRounds = 2 + r.Uint64N(3)
+	r.s.Faults = append(r.s.Faults, Fault{
+		Kind: CutMinority, At: r.between(r.s.Length/8, r.s.Length/4), For: r.s.Length / 2, Who: r.group(sum(r.s.Weights) / 3),
+	})
+}
+
+// forgotten cuts a member off and has it reboot: what it said meanwhile nobody knows.
+func (r *maker) forgotten() {
+	i, ok := r.suspects()
+	if !ok {
+		return
+	}
+	at := r.between(r.s.Length/8, r.s.Length/2)
+	r.s.Flush = 1000 * r.d
+	r.s.Faults = append(r.s.Faults,
+		Fault{Kind: CutMinority, At: at, For: 12 * r.d, Who: []int{i}},
+		Fault{Kind: LostTail, At: at + r.between(1, 8)*r.d, For: 6 * r.d, Who: []int{i}},
 	)
 }
 

@@ -17,7 +17,7 @@ var (
 )
 
 // sample is how many seeds are run when nobody says.
-const sample = 200
+const sample = 250
 
 // Whatever befalls a network: its members have one order, nothing is lost, and it
 // ends. Every kind of fault must have been seen to do something.
