@@ -61,21 +61,22 @@ type wait struct {
 }
 
 // openReplica reads the event log in dir and brings hashgraph and ledger to where
-// they were. boot names the boot of the host; empty: the kernel says.
-func openReplica(dir string, g Genesis, key ed25519.PrivateKey, self ledger.MemberID, boot string, log *slog.Logger) (*replica, error) {
+// they were.
+func openReplica(cfg Config, g Genesis, key ed25519.PrivateKey, self ledger.MemberID) (*replica, error) {
 	roster, err := g.consensusRoster()
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{self: self, slog: log, flying: map[string]chan Verdict{}, effect: func(ledger.Effect) {}}
+	r := &replica{self: self, slog: cfg.Log, flying: map[string]chan Verdict{}, effect: func(ledger.Effect) {}}
 	if r.state, err = ledger.New(g.ledgerMembers(), g.Rules); err != nil {
 		return nil, fmt.Errorf("make ledger: %w", err)
 	}
 	r.loop, err = order.Open(order.Config{
-		Network: g.network(), Roster: roster, Self: uint64(self), Key: key, Dir: dir, Machine: r, BootID: boot,
+		Network: g.network(), Roster: roster, Self: uint64(self), Key: key, Machine: r,
+		Dir: cfg.Dir, BootID: cfg.BootID, Strict: cfg.Strict, Precise: true,
 		Peer:   func(m uint64) peer.ID { return g.peer(ledger.MemberID(m)) },
 		Member: func(id peer.ID) uint64 { return uint64(g.member(id)) },
-		Log:    log,
+		Log:    cfg.Log,
 	})
 	if err != nil {
 		return nil, err

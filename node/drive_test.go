@@ -56,7 +56,7 @@ func newOrders(t *testing.T, count int) *orders {
 	net := ordertest.NewNet(g.peers())
 	for i, key := range keys {
 		dir := t.TempDir()
-		o, err := openReplica(dir, g, key, ledger.MemberID(i+1), "", slog.New(slog.DiscardHandler))
+		o, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, g, key, ledger.MemberID(i+1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openReplica(dir, one.genesis, one.keys[0], o.self, "", slog.New(slog.DiscardHandler))
+	again, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, one.genesis, one.keys[0], o.self)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	MaxMemory int64        // bytes that machines may use here; 0: what the host has free
 	Bandwidth int64        // bytes per second that a migration may use; 0: no cap
 	BootID    string       // for tests: names the boot of the host; empty: the kernel says
+	Strict    bool         // every own event is on the disk before anyone sees it: slower
 	Log       *slog.Logger
 }
 
@@ -116,7 +117,7 @@ func (n *Node) open(key crypto.PrivKey) error {
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
 	}
-	n.order, err = openReplica(n.cfg.Dir, n.genesis, raw, n.self, n.cfg.BootID, n.log)
+	n.order, err = openReplica(n.cfg, n.genesis, raw, n.self)
 	if err != nil {
 		return err
 	}

@@ -235,3 +235,40 @@ func TestMemberAloneInItsRosterSpeaksAtOnce(t *testing.T) {
 	w.start()
 	w.members[0].submit("two")
 }
+
+// The directory is gone, and the history of a thousand rounds with it.
+func TestMemberThatLostItsLogLearnsWhatItSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		for _, m := range w.members {
+			m.config = fewRounds
+		}
+		w.net.Delay = func(int, int) time.Duration { return 2 * time.Millisecond }
+		w.start()
+		m := w.members[0]
+		m.submit("mine")
+		w.members[1].pass(60, 10)
+		w.settled(0, 1, 2, 3)
+		if err := m.stop(); err != nil {
+			t.Fatal(err)
+		}
+		m.dir = t.TempDir()
+		for err := error(order.ErrRejoined); errors.Is(err, order.ErrRejoined); {
+			w.start(0)
+			select {
+			case err = <-m.ended: // it may have to leap first
+				_ = m.stop()
+			case <-time.After(time.Minute):
+				err = nil
+			}
+		}
+		m.submit("mine again")
+		w.settled(0, 1, 2, 3)
+		if n := w.forks(0, 1, 2, 3); n > 0 {
+			t.Errorf("%d forks", n)
+		}
+		if st := m.status(); st.Learned == 0 {
+			t.Error("it has learned nothing of what it said")
+		}
+	})
+}

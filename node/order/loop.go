@@ -28,6 +28,14 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer close(l.ended)
 	g, gctx := errgroup.WithContext(ctx)
 	l.ctx, l.group = gctx, g
+	if l.cfg.Precise {
+		a, err := newAlarm(l.wake)
+		if err != nil {
+			return err
+		}
+		l.alarm = a
+		g.Go(a.run)
+	}
 	g.Go(func() error { return l.loop(gctx) })
 	g.Go(func() error { return l.net.observe(gctx) })
 	if l.overlay != nil {
@@ -48,6 +56,9 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	if l.alarm != nil {
+		defer l.alarm.close()
+	}
 	for {
 		l.takeIn()
 		next, err := l.create()
@@ -55,6 +66,9 @@ func (l *Loop) loop(ctx context.Context) error {
 			return err
 		}
 		timer.Reset(next)
+		if l.alarm != nil && next < preciseBelow {
+			l.alarm.set(next)
+		}
 		select {
 		case f := <-l.calls:
 			f()

@@ -116,6 +116,10 @@ type Config struct {
 	// Strict makes every own event survive a power cut before anyone sees it, at the
 	// price of a sync to disk for each.
 	Strict bool
+	// Precise has short waits measured by the kernel instead of the runtime, whose
+	// timers are a millisecond late in an idle process. The kernel's clock is not that
+	// of a synctest bubble: leave it off there.
+	Precise bool
 	// BootID tells one boot of the host from the next. Empty: the kernel's.
 	BootID string
 	// CheckpointEvery is the number of rounds from one checkpoint to the next, the
@@ -179,6 +183,7 @@ type Loop struct {
 	// What follows belongs to the loop.
 	ctx     context.Context // of Run
 	group   *errgroup.Group // what runs beside the loop until Run ends
+	alarm   *alarm          // for short waits; nil: the runtime's timers do
 	core    *consensus.Core
 	replays bool      // the log is being read: nothing is written, sent or made
 	watch   *watching // not sure of the own last event; nil: sure
