@@ -35,6 +35,7 @@ type KillReport struct {
 	Submitted int64   `json:"submitted"`    // and ordered, as the member said to whom it was given
 	Unsure    int64   `json:"unsure"`       // the member was killed before it said
 	Ordered   uint64  `json:"ordered"`      // events in the order at the end
+	Again     int64   `json:"again"`        // submissions refused by a member that had to begin again from a checkpoint
 	Cut       int64   `json:"bytes_cut"`    // of logs
 	Back      Times   `json:"back_ms"`      // from start to the first answer
 	Caught    Times   `json:"caught_up_ms"` // from start to the first own transaction ordered
@@ -208,7 +209,7 @@ func (k *killing) startAgain(ctx context.Context, s *Site, p plan) error {
 	}
 	back := time.Since(began)
 	k.watch.join(ctx, s, st.Ordered-min(st.Ordered, 2048)) // what it says of its past must be as it was
-	ping, err := s.Client.Ping(ctx)
+	ping, err := k.takesPart(ctx, s)
 	if err != nil {
 		return fmt.Errorf("%s after its start: %w", s.Name, err)
 	}
@@ -218,6 +219,29 @@ func (k *killing) startAgain(ctx context.Context, s *Site, p plan) error {
 	k.back, k.caught = append(k.back, back), append(k.caught, time.Since(began))
 	k.acknowledged = append(k.acknowledged, ping)
 	return nil
+}
+
+// takesPart waits until a member orders. One that was away for too long to follow
+// takes over a checkpoint of the others and begins again, and loses what it was given
+// meanwhile, but says so.
+func (k *killing) takesPart(ctx context.Context, s *Site) (api.Ping, error) {
+	for {
+		ping, err := s.Client.Ping(ctx)
+		if err == nil {
+			return ping, nil
+		}
+		select {
+		case <-s.done:
+			return ping, fmt.Errorf("it has ended: %s", s.lastWords())
+		default:
+		}
+		if serr := sleep(ctx, 20*time.Millisecond); serr != nil {
+			return ping, errors.Join(serr, err)
+		}
+		k.mu.Lock()
+		k.rep.Again++
+		k.mu.Unlock()
+	}
 }
 
 // addrs are those of all that run, for one that starts.

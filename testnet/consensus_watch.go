@@ -42,8 +42,15 @@ func (w *orderWatch) join(ctx context.Context, s *Site, from uint64) {
 	w.stop[s] = cancel
 	w.mu.Unlock()
 	w.wg.Go(func() {
-		// It ends with the site, which is noticed elsewhere, or with its context.
-		_ = s.Client.Watch(ctx, from, func(evs []api.Ordered) error { w.note(s, evs); return nil })
+		for ctx.Err() == nil {
+			// It ends when the site ends, or begins anew from a checkpoint of the others.
+			_ = s.Client.Watch(ctx, from, func(evs []api.Ordered) error {
+				w.note(s, evs)
+				from = evs[len(evs)-1].Index + 1
+				return nil
+			})
+			_ = sleep(ctx, 20*time.Millisecond)
+		}
 	})
 }
 

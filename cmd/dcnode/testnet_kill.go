@@ -44,6 +44,9 @@ func (t *terminal) showKills(r testnet.KillReport) {
 answers %.0f ms after its start (99th percentile %.0f, most %.0f), orders after %.0f ms (%.0f, %.0f)
 `, r.Kills, r.Seconds, r.Submitted, r.Unsure, r.Ordered,
 		r.Back.Median, r.Back.P99, r.Back.Max, r.Caught.Median, r.Caught.P99, r.Caught.Max)
+	if r.Again > 0 {
+		fmt.Fprintf(t.out, "%d submissions refused by members that had to begin again from a checkpoint of the others\n", r.Again)
+	}
 	if r.Cut > 0 {
 		fmt.Fprintf(t.out, "%s cut off logs\n", bytes(r.Cut))
 	}
