@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/dcnode/dcnode/consensus/internal/h26"
 )
 
 // Checkpoint is what a decided round hands to the next: with it, and with the events
@@ -153,7 +155,7 @@ func (cp *Checkpoint) check() error {
 		return fmt.Errorf("round %d", cp.Round)
 	case cp.MinBirth == 0 || cp.MinBirth > cp.Round:
 		return fmt.Errorf("round %d with events from round %d on", cp.Round, cp.MinBirth)
-	case cp.Copies >= cp.Round || cp.Copied != (cp.Copies > 0):
+	case cp.Copies >= cp.Round || cp.Copied != (cp.Copies > 0) || cp.Copies > h26.MaxCopies:
 		return fmt.Errorf("judges of round %d taken over %d times", cp.Round, cp.Copies)
 	case cp.LastTime < 0:
 		return fmt.Errorf("last time %d", cp.LastTime)

@@ -60,6 +60,7 @@ func TestImpossibleCheckpointsAreRefused(t *testing.T) {
 		"round zero":          func(cp *Checkpoint) { cp.Round = 0 },
 		"all rounds open":     func(cp *Checkpoint) { cp.MinBirth = 0 },
 		"copied never":        func(cp *Checkpoint) { cp.Copies = 0 },
+		"copied for ever":     func(cp *Checkpoint) { cp.Round, cp.Copies = 1<<61, 1<<60; cp.MinBirth = 480 },
 		"no judges":           func(cp *Checkpoint) { cp.Judges = nil },
 		"judges out of order": func(cp *Checkpoint) { cp.Judges[0].Creator = 5 },
 		"ancient judge":       func(cp *Checkpoint) { cp.Judges[0].BirthRound = 479 },

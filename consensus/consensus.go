@@ -40,9 +40,9 @@
 //
 // # Restart
 //
-// Feed everything that was saved to Add, in the order in which it was saved. The
-// same order comes out again, and the Core knows its own last event. Save, Send and
-// Missing of such a replay mean nothing new.
+// Feed everything that was saved to Add, in the order in which it was saved, with
+// Replay on, and handle each Ready. The same order comes out again, and the Core knows
+// its own last event. Save, Send and Missing of such a replay mean nothing new.
 //
 // Or begin with the last checkpoint and the state that was kept with it, and feed
 // the events born in its MinBirth or later, and the own last event in any case. So

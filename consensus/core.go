@@ -49,6 +49,7 @@ type Core struct {
 	refused  uint64
 
 	observing bool // the driver does not want own events
+	replaying bool // what is added was in the graph before
 	due       []upcoming
 	ready     Ready
 	given     Ready // what the last Ready handed out

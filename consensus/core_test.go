@@ -218,6 +218,67 @@ func TestBranchesAreBoundedUnlessBuiltOn(t *testing.T) {
 	}
 }
 
+// TestSavedEventsAreNeverOneTooMany: what was let in because another member had built
+// on it is saved before that, and so comes first after a restart.
+func TestSavedEventsAreNeverOneTooMany(t *testing.T) {
+	a0 := follow(1, 1)
+	saved := []*Event{a0}
+	for i := range maxBranches + 1 {
+		e := follow(1, 1, a0)
+		e.Coin = uint32(i)
+		saved = append(saved, e)
+	}
+	saved = append(saved, follow(2, 1, saved[len(saved)-1]))
+	c := testCore(t, 4, 4)
+	c.Replay(true)
+	for i, e := range saved {
+		if err := c.Add(e); err != nil {
+			t.Fatalf("event %d of the log: %v", i, err)
+		}
+		drained(c)
+	}
+	c.Replay(false)
+	if s := c.Status(); s.Live != len(saved) || s.Waiting != 0 {
+		t.Errorf("%d of %d events are in the graph, %d wait", s.Live, len(saved), s.Waiting)
+	}
+	more := follow(1, 1, a0)
+	more.Coin = 99
+	if err := c.Add(more); !errors.Is(err, ErrFlood) {
+		t.Errorf("after the replay one branch more: %v", err)
+	}
+}
+
+// TestEventsThatNameOneParentManyTimesAreLookedAtOnce: there are 3^400 ways from the
+// first of them to the last.
+func TestEventsThatNameOneParentManyTimesAreLookedAtOnce(t *testing.T) {
+	c := testCore(t, 4, 4)
+	a0 := follow(1, 1)
+	if err := c.Add(a0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxBranches {
+		e := follow(1, 1, a0)
+		e.Coin = uint32(i)
+		if err := c.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := follow(1, 1, a0)
+	last.Coin = maxBranches
+	for at, i := last, 0; i < 400; i++ {
+		at = follow(1, 1, at)
+		for _, liar := range []uint64{2, 3} {
+			at.Parents = append(at.Parents, Parent{at.Parents[0].Hash, liar, 1})
+		}
+		if err := c.Add(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Add(last); !errors.Is(err, ErrFlood) {
+		t.Errorf("a branch that only its creator builds on: %v", err)
+	}
+}
+
 func TestNextBuildsOnTheHighestBranch(t *testing.T) {
 	c := testCore(t, 4, 4)
 	a0, b0, c0 := follow(1, 1), follow(2, 1), follow(3, 1)

@@ -202,11 +202,13 @@ func (c *Core) review(pending, low uint64) {
 }
 
 // wanted reports whether an event of another member waits for the one with this
-// hash, or for one of the creator's own that waits for it.
+// hash, or for one of the creator's own that waits for it. Each is looked at once: a
+// creator can name one event many times, and so lay more ways than can be walked.
 func (c *Core) wanted(h Hash, creator uint64) bool {
 	if c.from != nil && slices.ContainsFunc(c.from.Judges, func(j Parent) bool { return j.Hash == h }) {
 		return true
 	}
+	met := map[Hash]bool{h: true}
 	for todo := []Hash{h}; len(todo) > 0; {
 		ws := c.wait.byParent[todo[len(todo)-1]]
 		todo = todo[:len(todo)-1]
@@ -214,7 +216,10 @@ func (c *Core) wanted(h Hash, creator uint64) bool {
 			if w.ev.Creator != creator {
 				return true
 			}
-			todo = append(todo, w.hash)
+			if !met[w.hash] {
+				met[w.hash] = true
+				todo = append(todo, w.hash)
+			}
 		}
 	}
 	return false

@@ -227,7 +227,7 @@ func TestHaltedEngineDecidesNothing(t *testing.T) {
 	for _, c := range []struct {
 		copies int
 		halted bool
-	}{{maxCopies - 1, false}, {maxCopies, true}} {
+	}{{MaxCopies - 1, false}, {MaxCopies, true}} {
 		g, m := New(equalRules(4)), newGossip(4)
 		var v Vertex
 		for range 400 {

@@ -33,10 +33,10 @@ const None = -1
 // MaxMembers is how many members a roster may have: sets of members are 64 bits.
 const MaxMembers = 64
 
-// maxCopies ends the deciding when so many rounds in a row took over the judges
+// MaxCopies ends the deciding when so many rounds in a row took over the judges
 // before them. With liars below a third of the stake there is never more than one;
 // above it, the same events could decide rounds without end.
-const maxCopies = 1000
+const MaxCopies = 1000
 
 // Params are the constants of the rules.
 type Params struct {
@@ -211,7 +211,7 @@ func (g *Engine) MinBirth() uint64 { return g.minBirth }
 
 // Halted reports that the rules have come to no judges so often in a row that no
 // more rounds are decided: members of a third of the stake or more are lying.
-func (g *Engine) Halted() bool { return g.copies >= maxCopies }
+func (g *Engine) Halted() bool { return g.copies >= MaxCopies }
 
 // Decide looks at the events not looked at yet, up to one that decides the pending
 // round. Call it until it says false. A round is opened by the call after the one

@@ -192,7 +192,7 @@ func (g *simple) Len() int { return g.base + len(g.vert) }
 
 // Halted reports that the rules have come to no judges so often in a row that no
 // more rounds are decided: members of a third of the stake or more are lying.
-func (g *simple) Halted() bool { return g.copies >= maxCopies }
+func (g *simple) Halted() bool { return g.copies >= MaxCopies }
 
 // Super reports whether a stake is more than two thirds of the total.
 func (g *simple) Super(stake uint64) bool { return 3*stake > 2*g.total }
