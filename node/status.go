@@ -44,6 +44,12 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		st.WaitsFor = append(st.WaitsFor, n.site(ledger.MemberID(m)))
 	}
 	st.Log.File, st.Log.Synced = n.order.loop.LogFile()
+	st.Pace = api.Pace{Late: ord.Late, Copied: ord.Copied, WaitUS: ord.Delta / 1000}
+	for i, m := range ord.Members {
+		if i < len(st.Members) {
+			st.Members[i].Live = m.Live
+		}
+	}
 	for _, s := range ord.Suspects {
 		sus := api.Suspect{Site: n.site(ledger.MemberID(s.Member)), What: s.What, Count: s.Count}
 		for _, h := range s.Evidence {

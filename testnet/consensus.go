@@ -180,7 +180,26 @@ func (b *bench) measure(ctx context.Context, name string, at []*Site, count int,
 		m.everywhere = append(m.everywhere, b.watch.last(p.ID, at).Sub(time.Unix(0, p.Submitted)))
 	}
 	m.Submissions, m.Everywhere, m.Here = count, timesOf(m.everywhere), timesOf(m.here)
+	b.pace(ctx, at)
 	return m.Scenario, nil
+}
+
+// pace tells how the order goes at each member: it explains times that are too long.
+func (b *bench) pace(ctx context.Context, at []*Site) {
+	for _, s := range at {
+		st, err := s.Client.Status(ctx)
+		if err != nil {
+			b.tell("%s: %v", s.Name, err)
+			continue
+		}
+		var away []string
+		for _, m := range st.Members {
+			if !m.Live && !m.Self {
+				away = append(away, m.Site)
+			}
+		}
+		b.tell("%s: round %d, %d decided late, %d copied; waits %d µs for stragglers, not for %v", s.Name, st.Round, st.Pace.Late, st.Pace.Copied, st.Pace.WaitUS, away)
+	}
 }
 
 // idle lets the overlay do nothing.

@@ -52,6 +52,14 @@ type Status struct {
 	Behind    bool      `json:"behind,omitempty"`    // so far that it takes over a checkpoint of the others
 	Suspects  []Suspect `json:"suspects,omitempty"`  // members that break the rules
 	Log       Log       `json:"log"`
+	Pace      Pace      `json:"pace"`
+}
+
+// Pace is how the order goes.
+type Pace struct {
+	Late   uint64 `json:"late"`    // rounds decided later than the first chance, since the start
+	Copied uint64 `json:"copied"`  // rounds without enough judges of their own, since the start
+	WaitUS int64  `json:"wait_us"` // µs that stragglers are waited for now
 }
 
 // Suspect is a member that breaks the rules, or whose connection does, and how.
@@ -76,6 +84,7 @@ type MemberStatus struct {
 	Region    string `json:"region,omitempty"`
 	Self      bool   `json:"self,omitempty"`
 	Connected bool   `json:"connected"`
+	Live      bool   `json:"live"` // waited for by the order: neither far behind nor often late
 	Transport string `json:"transport,omitempty"`
 	RTT       int64  `json:"rtt_us,omitempty"` // microseconds
 }
