@@ -133,7 +133,7 @@ func FuzzRecords(f *testing.F) {
 
 // FuzzSummary: what is read is what was written.
 func FuzzSummary(f *testing.F) {
-	s := segment{size: 500, summary: summary{count: 9, maxBirth: 4, lasts: []last{{1, 100}, {2, 200}}, blocks: []block{{84, 0, 3}, {300, 5, 4}}}}
+	s := segment{size: 500, summary: summary{count: 9, maxBirth: 4, lasts: []last{{1, 100, 7}, {2, 200, 3}}, blocks: []block{{84, 0, 3}, {300, 5, 4}}}}
 	f.Add(s.marshalSummary(), int64(500))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		var s segment

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 
 	"github.com/dcnode/dcnode/consensus"
 )
@@ -80,25 +81,25 @@ func readAt(f *os.File, s *segment, off int64, n int) ([]byte, error) {
 	return rec.body, nil
 }
 
-// Last is a member's last event in the log, whatever its age, or nil. A member's
-// own is what it builds on, even if the checkpoint has left it behind.
+// Last is a member's last event in the log, the one with the highest number, whatever
+// its age; or nil. A member's own is what it builds on, even if the checkpoint has left
+// it behind: one of a lower number, written later, must not take its place.
 func (l *Log) Last(creator uint64) (*consensus.Event, error) {
 	l.mu.Lock()
 	segs := l.hist.segs
 	var from *segment
-	var off int64
-	for i := len(segs) - 1; i >= 0 && from == nil; i-- {
-		for _, x := range segs[i].lasts {
-			if x.creator == creator {
-				from, off = segs[i], x.off
-			}
+	var at last
+	for _, s := range segs {
+		i, ok := slices.BinarySearchFunc(s.lasts, creator, byCreator)
+		if ok && (from == nil || s.lasts[i].seq >= at.seq) {
+			from, at = s, s.lasts[i]
 		}
 	}
 	l.mu.Unlock()
 	if from == nil {
 		return nil, nil
 	}
-	for r, err := range records([]stretch{{path: from.path, salt: from.salt, off: off, end: maxSegment}}) {
+	for r, err := range records([]stretch{{path: from.path, salt: from.salt, off: at.off, end: maxSegment}}) {
 		return r.Event, err
 	}
 	return nil, nil

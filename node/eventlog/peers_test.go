@@ -181,6 +181,31 @@ func TestLastEventOfAMemberIsFoundHoweverOldItIs(t *testing.T) {
 	}
 }
 
+// TestLastEventIsTheOneWithTheHighestNumber and not what was written last: a member that
+// lost its log learns its events from others in any order, and must build on the last.
+func TestLastEventIsTheOneWithTheHighestNumber(t *testing.T) {
+	for _, between := range []int{0, 300} { // in one file, and in two
+		dir := t.TempDir()
+		l := open(t, small(dir))
+		var own []*consensus.Event
+		for seq := range uint64(10) {
+			e := &consensus.Event{Network: network, Creator: 9, Seq: seq, BirthRound: 1}
+			e.Sign(testKey)
+			own = append(own, e)
+		}
+		appendAll(t, l, own[8:])
+		appendAll(t, l, history(between))
+		appendAll(t, l, own[3:5])
+		for range 2 {
+			if got, err := l.Last(9); err != nil || got == nil || got.Seq != 9 {
+				t.Errorf("%d events between: the last is %+v, %v", between, got, err)
+			}
+			l.Abandon()
+			l = open(t, small(dir))
+		}
+	}
+}
+
 // TestLogIsReadWhileItIsWritten: always a whole beginning, and everything of it
 // that was there before.
 func TestLogIsReadWhileItIsWritten(t *testing.T) {

@@ -52,10 +52,12 @@ type summary struct {
 	blocks   []block
 }
 
-// last is where a creator's last event of a segment is.
+// last is where that event of a creator is that has the highest number in a segment.
+// It need not be the one that was written last.
 type last struct {
 	creator uint64
 	off     int64
+	seq     uint64
 }
 
 // block is a stretch of a segment that begins with an event.
@@ -76,7 +78,9 @@ func (s *segment) note(e *consensus.Event, off int64) {
 	if !ok {
 		s.lasts = slices.Insert(s.lasts, i, last{creator: e.Creator})
 	}
-	s.lasts[i].off = off
+	if e.Seq >= s.lasts[i].seq {
+		s.lasts[i].off, s.lasts[i].seq = off, e.Seq
+	}
 	s.count++
 }
 

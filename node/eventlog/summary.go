@@ -11,12 +11,12 @@ import (
 // A segment that is finished has its summary in a file beside it:
 //
 //	magic 8 | size 8 | count 8 | maxBirth 8
-//	creators 4, each: creator 8, offset 8
+//	creators 4, each: creator 8, offset 8, number of the event 8
 //	blocks 4, each: offset 8, position 8, maxBirth 8
 //	CRC-32C 4 of all before
 //
 // It can be made again from the segment, so it is not worth a sync.
-const summaryMagic = "dcindex2"
+const summaryMagic = "dcindex3"
 
 func (s *segment) summaryPath() string { return strings.TrimSuffix(s.path, ".log") + ".idx" }
 
@@ -28,7 +28,7 @@ func (s *segment) marshalSummary() []byte {
 	}
 	b = be.AppendUint32(b, uint32(len(s.lasts)))
 	for _, l := range s.lasts {
-		b = be.AppendUint64(be.AppendUint64(b, l.creator), uint64(l.off))
+		b = be.AppendUint64(be.AppendUint64(be.AppendUint64(b, l.creator), uint64(l.off)), l.seq)
 	}
 	b = be.AppendUint32(b, uint32(len(s.blocks)))
 	for _, k := range s.blocks {
@@ -61,12 +61,12 @@ func (s *segment) unmarshalSummary(b []byte, fileSize int64) error {
 	sum := summary{count: be.Uint64(b[16:]), maxBirth: be.Uint64(b[24:])}
 	b = b[32 : len(b)-4]
 	n := int(be.Uint32(b))
-	if b = b[4:]; n > len(b)/16 {
+	if b = b[4:]; n > len(b)/24 {
 		return errSummary
 	}
 	for range n {
-		sum.lasts = append(sum.lasts, last{creator: be.Uint64(b), off: int64(be.Uint64(b[8:]))})
-		b = b[16:]
+		sum.lasts = append(sum.lasts, last{creator: be.Uint64(b), off: int64(be.Uint64(b[8:])), seq: be.Uint64(b[16:])})
+		b = b[24:]
 	}
 	if len(b) < 4 {
 		return errSummary
