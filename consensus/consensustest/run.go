@@ -126,7 +126,7 @@ func (w *Network) inject(f Fault) {
 }
 
 func (w *Network) otherRules(f Fault) consensus.Params {
-	r := &maker{Rand: rand.New(rand.NewPCG(uint64(f.At), 3))}
+	r := &maker{Rand: rand.New(rand.NewPCG(uint64(f.At), 3)), least: uint64(f.Arg)}
 	return r.params()
 }
 

@@ -45,11 +45,11 @@ type maker struct {
 	*rand.Rand
 	s       Scenario
 	n       int
-	d       int64    // the delay that the rest is measured in
-	budget  uint64   // weight that may still lie or lose what it said; less than a third in all
-	spare   uint64   // weight that may still leave
-	suspect []int    // members that lie or lose
-	weights []uint64 // as they will be at least
+	d       int64  // the delay that the rest is measured in
+	budget  uint64 // weight that may still lie or lose what it said; less than a third in all
+	spare   uint64 // weight that may still leave
+	suspect []int  // members that lie or lose
+	least   uint64 // rounds that events must live
 }
 
 func (r *maker) between(a, b int64) int64 { return a + r.Int64N(b-a+1) }
@@ -149,8 +149,9 @@ func (r *maker) distances() {
 	}
 	if r.s.Topology != "equal" {
 		local := d / 10
-		if r.chance(0.5) && r.s.Topology == "one far member" {
-			local = d
+		if far := r.s.Topology == "one far member" || r.s.Topology == "one far site"; far {
+			// Who is farther than the events' life in rounds of the others is never heard.
+			local, r.least = d/2+r.Int64N(d/2), 20
 		}
 		r.s.Delays = sites(points, local)
 	}
@@ -188,7 +189,7 @@ func (r *maker) params() consensus.Params {
 		p.SeeNum, p.SeeDen = 1, 1
 	}
 	if r.chance(0.5) {
-		p.NonAncientRounds = 2 + r.Uint64N(10)
+		p.NonAncientRounds = max(2+r.Uint64N(10), r.least)
 	}
 	return p
 }
@@ -240,6 +241,8 @@ func (r *maker) fault() {
 			return
 		}
 		f.Who[0] = i
+	case RulesChanged:
+		f.Arg = int64(r.least)
 	case SlowDisk:
 		f.Arg = r.between(r.d/4, 3*r.d)
 	case SkewedClock, SteppedClock:
@@ -310,7 +313,7 @@ func (r *maker) farBehind() {
 	if r.n == 3 {
 		r.s.Weights[away] = 0
 	}
-	r.s.Params.NonAncientRounds = 2 + r.Uint64N(6)
+	r.s.Params.NonAncientRounds = max(2+r.Uint64N(6), r.least)
 	r.s.Loss, r.s.Crash = 0, 0
 	r.s.Compact, r.s.Checkpoint = true, 4+r.Uint64N(16)
 	r.s.Jitter = min(r.s.Jitter, r.d/5)
@@ -329,7 +332,7 @@ func (r *maker) farBehind() {
 
 // leftBehind cuts a member off until what it said is ancient.
 func (r *maker) leftBehind() {
-	r.s.Params.NonAncientRounds = 2 + r.Uint64N(3)
+	r.s.Params.NonAncientRounds = max(2+r.Uint64N(3), r.least)
 	r.s.Faults = append(r.s.Faults, Fault{
 		Kind: CutMinority, At: r.between(r.s.Length/8, r.s.Length/4), For: r.s.Length / 2, Who: r.group(sum(r.s.Weights) / 3),
 	})
