@@ -38,6 +38,9 @@ func (c *Config) check() ([]peer.AddrInfo, error) {
 	if c.Validate == nil {
 		c.Validate = func(peer.ID, []byte) bool { return true }
 	}
+	if c.Verify == nil {
+		c.Verify = func([]byte) bool { return true }
+	}
 	if c.MessageID == nil {
 		c.MessageID = func(data []byte) string { h := sha256.Sum256(data); return string(h[:]) }
 	}

@@ -183,15 +183,12 @@ func (o *Overlay) noteHearers(p peer.ID, s network.Stream, frame []byte) {
 // take delivers a message of p's line, unless it was here before or is invalid. It
 // says no if p is muted for it.
 func (o *Overlay) take(p peer.ID, acc *account, data []byte) bool {
-	id := o.cfg.MessageID(data)
-	if o.seen.has(id) {
+	if o.seen.has(o.cfg.MessageID(data)) {
 		return true
 	}
 	if !o.cfg.Validate(p, data) {
 		return o.invalid(p, acc)
 	}
-	if o.seen.add(id) {
-		o.inbox.put(Message{From: p, Data: data})
-	}
+	o.put(p, data)
 	return true
 }

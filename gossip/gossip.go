@@ -68,9 +68,14 @@ type Config struct {
 	Members func() []peer.ID
 	// Allow says who may connect. Nil: whoever is in Members().
 	Allow func(peer.ID) bool
-	// Validate is a cheap check of a message before it is delivered and forwarded.
+	// Validate is a cheap check of a message before it is delivered.
 	// from is the member that sent it to us, not always its author. Nil: all pass.
 	Validate func(from peer.ID, data []byte) bool
+	// Verify is the whole check of a message, signatures included, that is to be passed
+	// on to others: who passes on what is forged would answer for it. A message that it
+	// refuses is delivered here like any that Validate lets pass. It must be quick. Nil:
+	// all pass.
+	Verify func(data []byte) bool
 	// MessageID names a message, so that copies are recognised. Nil: its SHA-256. It is
 	// asked before Validate is, about any bytes.
 	MessageID func(data []byte) string

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"testing"
@@ -51,6 +52,43 @@ func TestFloodOfTheTopicIsIgnoredAndThenCutOff(t *testing.T) {
 		if m := next(t, alice); string(m.Data) != "sorry" {
 			t.Errorf("alice got %q", m.Data)
 		}
+	})
+}
+
+// TestForgedMessageIsNotPassedOn: whoever gets one has it from its maker, and from
+// nobody who would be blamed for it. It may come over the maker's line first.
+func TestForgedMessageIsNotPassedOn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		genuine := func(data []byte) bool { return !bytes.HasPrefix(data, []byte("forged")) }
+		cfg := w.config("alice")
+		cfg.Verify = genuine
+		alice := w.startWith(cfg)
+		cfg = w.config("bob")
+		cfg.Allow = func(p peer.ID) bool { return p == alice.ID() } // he hears carol through her only
+		bob := w.startWith(cfg)
+		awaitConnected(t, bob, 1)
+		carol := w.rogue("carol")
+		carol.reconnect(t, alice)
+		s, err := carol.host.NewStream(t.Context(), alice.ID(), alice.protocol(protoLine))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write(appendFrame(nil, frameMessage, []byte("forged line"))); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"forged line", "forged", "genuine"} {
+			time.Sleep(time.Second)
+			if err := carol.topic.Publish(t.Context(), []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			if m := next(t, alice); string(m.Data) != text || m.From != carol.host.ID() {
+				t.Errorf("alice got %q from %s, wanted %q", m.Data, m.From, text)
+			}
+		}
+		if m := next(t, bob); string(m.Data) != "genuine" {
+			t.Errorf("bob got %q from %s", m.Data, m.From)
+		}
+		nothingFor(t, bob, 10*time.Second)
 	})
 }
 

@@ -73,11 +73,14 @@ func (o *Overlay) newTopic(ctx context.Context) (*pubsub.Topic, error) {
 		case !o.charge(from, acc, acc.topic, 1, len(m.Data)):
 			return pubsub.ValidationIgnore
 		case o.seen.has(cfg.MessageID(m.Data)): // and was valid, then
-			return pubsub.ValidationAccept
 		case len(m.Data) > MaxMessage || !cfg.Validate(from, m.Data):
 			o.invalid(from, acc)
 			return pubsub.ValidationReject
 		case !o.mayRelay(len(m.Data)):
+			return pubsub.ValidationIgnore
+		}
+		if !cfg.Verify(m.Data) {
+			o.put(from, m.Data) // whose reader knows whom to blame
 			return pubsub.ValidationIgnore
 		}
 		return pubsub.ValidationAccept
@@ -137,9 +140,16 @@ func (o *Overlay) readTopic(ctx context.Context, sub *pubsub.Subscription) error
 		if err != nil {
 			return fmt.Errorf("read the topic: %w", err)
 		}
-		if m.ReceivedFrom != o.self && o.seen.add(o.cfg.MessageID(m.Data)) {
-			o.inbox.put(Message{From: m.ReceivedFrom, Data: m.Data})
+		if m.ReceivedFrom != o.self {
+			o.put(m.ReceivedFrom, m.Data)
 		}
+	}
+}
+
+// put delivers a message, unless it was here before.
+func (o *Overlay) put(from peer.ID, data []byte) {
+	if o.seen.add(o.cfg.MessageID(data)) {
+		o.inbox.put(Message{From: from, Data: data})
 	}
 }
 
