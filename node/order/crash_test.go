@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -269,6 +270,46 @@ func TestMemberThatLostItsLogLearnsWhatItSaid(t *testing.T) {
 		}
 		if st := m.status(); st.Learned == 0 {
 			t.Error("it has learned nothing of what it said")
+		}
+	})
+}
+
+// What a member said long ago is no news to it, however often a liar repeats it.
+func TestOldOwnEventKeepsNobodyFromSpeaking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		for _, m := range w.members {
+			m.config = fewRounds
+		}
+		w.net.Delay = func(int, int) time.Duration { return 2 * time.Millisecond }
+		var mu sync.Mutex
+		var first []byte // that member 0 said
+		w.net.Pass = func(from, _ int, data []byte) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if from == 0 && first == nil {
+				first = bytes.Clone(data)
+			}
+			return true
+		}
+		w.start()
+		m := w.members[0]
+		m.submit("mine")
+		w.members[1].pass(200, 10)
+		w.settled(0, 1, 2, 3)
+		m.powerCut(rand.New(rand.NewPCG(1, 1)))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for ctx.Err() == nil {
+				w.net.Send(3, 0, first)
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		w.start(0)
+		time.Sleep(20 * time.Second)
+		if st := m.status(); st.Observing || st.Learned > 100 {
+			t.Errorf("after 20 s it observes: %v, and has learned %d own events", st.Observing, st.Learned)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"crypto/ed25519"
 	"sync"
 
 	"github.com/dcnode/dcnode/consensus"
@@ -18,6 +19,7 @@ type inbox struct {
 type arrival struct {
 	ev   *consensus.Event
 	hash consensus.Hash
+	key  ed25519.PublicKey // that its signature was checked with
 	from uint64
 	call func() // instead of an event
 	lot  *lot   // what it came with; may be nil

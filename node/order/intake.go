@@ -150,7 +150,7 @@ func (in *intake) verify(ctx context.Context) error {
 	for it := in.next(); it != nil; it = in.next() {
 		a := arrival{from: it.from.id}
 		var err error
-		if a.ev, a.hash, err = in.check(it.raw); err != nil {
+		if err = in.check(it.raw, &a); err != nil {
 			in.accuse(it.from, badEvent, err)
 			a.ev = nil
 		}
@@ -168,26 +168,25 @@ var errStranger = errors.New("its creator is not a member, or it is of another n
 
 // check reads an event and checks its signature, unless the same event with the same
 // signature was checked before.
-func (in *intake) check(raw []byte) (*consensus.Event, consensus.Hash, error) {
+func (in *intake) check(raw []byte, a *arrival) error {
 	e, err := consensus.Unmarshal(raw)
 	if err != nil {
-		return nil, consensus.Hash{}, err
+		return err
 	}
-	h := e.Hash()
-	key := in.key(e.Creator, e.BirthRound)
-	if key == nil || e.Network != in.l.cfg.Network {
-		return nil, h, errStranger
+	a.ev, a.hash, a.key = e, e.Hash(), in.key(e.Creator, e.BirthRound)
+	if a.key == nil || e.Network != in.l.cfg.Network {
+		return errStranger
 	}
-	name := signed{hash: h, sig: [ed25519.SignatureSize]byte(e.Signature)}
+	name := signed{a.hash, [ed25519.SignatureSize]byte(e.Signature), [ed25519.PublicKeySize]byte(a.key)}
 	if valid, known := in.seen.look(name); known {
 		if !valid {
-			return nil, h, errForged
+			return errForged
 		}
-		return e, h, nil
+		return nil
 	}
-	err = e.Verify(key)
+	err = e.Verify(a.key)
 	in.seen.note(name, err == nil)
-	return e, h, err
+	return err
 }
 
 // key is what a creator signs events with that are born in a round: by the roster of

@@ -59,6 +59,7 @@ func (l *Loop) loop(ctx context.Context) error {
 	if l.alarm != nil {
 		defer l.alarm.close()
 	}
+	l.net.want(l.core.Missing()) // what the log lacks
 	for {
 		l.takeIn()
 		next, err := l.create()
@@ -102,19 +103,22 @@ func (l *Loop) takeEvent(a arrival) bool {
 	if l.fatal != nil || l.core.Has(a.hash) {
 		return false
 	}
+	if key, ok := l.core.Key(a.ev.Creator, a.ev.BirthRound); ok && !key.Equal(a.key) {
+		return false // its creator's key changed while it was on its way; who needs it asks again
+	}
 	own := a.ev.Creator == l.cfg.Self
 	if own && !l.events.Has(a.hash) && l.surprised(a.ev) {
 		return false
 	}
 	err := l.core.Add(a.ev)
 	if own && err == nil {
-		l.ownSeq = max(l.ownSeq, a.ev.Seq)
+		l.knowOwn(a.ev.Seq)
 	}
 	if own && errors.Is(err, consensus.ErrAncient) && l.watch != nil {
 		// The hashgraph builds on it and does not keep it.
 		if l.fatal = l.events.Append([]*consensus.Event{a.ev}); l.fatal == nil {
 			l.watch.here[a.hash] = true
-			l.ownSeq = max(l.ownSeq, a.ev.Seq)
+			l.knowOwn(a.ev.Seq)
 		}
 	}
 	l.intake.judge(a, err)
@@ -155,7 +159,7 @@ func (l *Loop) speak() error {
 	e := l.core.Next(consensus.Timestamp(time.Now().UnixNano()), binary.BigEndian.Uint32(coin[:]), payloads(load))
 	e.Sign(l.cfg.Key)
 	l.pool.flies(e, load)
-	l.ownSeq = e.Seq
+	l.knowOwn(e.Seq)
 	if err := l.core.Add(e); err != nil {
 		return fmt.Errorf("add own event: %w", err)
 	}

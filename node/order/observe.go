@@ -45,13 +45,13 @@ func newWatching(c eventlog.Condition) *watching {
 // surprised deals with an own event that this member did not know, and says whether
 // it must not be taken. Once it speaks, there cannot be one. In the loop.
 func (l *Loop) surprised(e *consensus.Event) bool {
+	if l.longAgo(e) {
+		return true // it was in the log's index once
+	}
 	if l.watch != nil {
 		l.watch.heard++
 		l.learned++
 		return false
-	}
-	if e.Seq <= l.ownSeq && e.BirthRound < l.oldest.Load() {
-		return true // from long ago: it was in the log's index once
 	}
 	l.fatal = ErrTwin
 	if err := os.WriteFile(filepath.Join(l.cfg.Dir, doubtFile), nil, 0o600); err != nil {
@@ -60,9 +60,19 @@ func (l *Loop) surprised(e *consensus.Event) bool {
 	return true
 }
 
+// longAgo reports whether an own event is below the last one that is known here and so
+// old that nothing can be built on it. It says nothing new, however often it is sent.
+func (l *Loop) longAgo(e *consensus.Event) bool {
+	return l.spoken && e.Seq <= l.ownSeq && e.BirthRound < l.oldest.Load()
+}
+
+// knowOwn notes that the own event of a number is here.
+func (l *Loop) knowOwn(seq uint64) { l.spoken, l.ownSeq = true, max(l.ownSeq, seq) }
+
 // has reports whether an own event is known here. In the loop.
-func (l *Loop) has(h consensus.Hash) bool {
-	return l.watch != nil && l.watch.here[h] || l.core.Event(h) != nil || l.events.Has(h)
+func (l *Loop) has(e *consensus.Event) bool {
+	h := e.Hash()
+	return l.watch != nil && l.watch.here[h] || l.core.Event(h) != nil || l.events.Has(h) || l.longAgo(e)
 }
 
 // sure reports whether enough members have said what they know. In the loop.
@@ -207,7 +217,7 @@ func (n *network) askHead(ctx context.Context, id peer.ID, m uint64) {
 		}
 	}
 	_ = n.l.Do(ctx, func() {
-		if n.l.watch != nil && (e == nil || n.l.has(e.Hash())) {
+		if n.l.watch != nil && (e == nil || n.l.has(e)) {
 			n.l.watch.answered[m] = true
 		}
 	})

@@ -85,7 +85,11 @@ func (l *Loop) begin() error {
 // replay adds what is in the log.
 func (l *Loop) replay() error {
 	l.replays = true
-	defer func() { l.replays = false }()
+	l.core.Replay(true)
+	defer func() {
+		l.replays = false
+		l.core.Replay(false)
+	}()
 	for e, err := range l.events.Replay() {
 		if err != nil {
 			return err
@@ -99,7 +103,7 @@ func (l *Loop) replay() error {
 	if err != nil || last == nil {
 		return err
 	}
-	l.ownSeq = last.Seq
+	l.knowOwn(last.Seq)
 	return l.replayed(last)
 }
 

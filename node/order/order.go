@@ -187,7 +187,8 @@ type Loop struct {
 	core    *consensus.Core
 	replays bool      // the log is being read: nothing is written, sent or made
 	watch   *watching // not sure of the own last event; nil: sure
-	ownSeq  uint64    // of the own last event
+	spoken  bool      // an own event is here
+	ownSeq  uint64    // of the last of them
 	learned uint64    // own events that others had and this member had lost
 	fatal   error     // why the loop must end
 	forgot  uint64    // the log's index begins with this birth round

@@ -10,11 +10,13 @@ import (
 
 var errForged = errors.New("its signature was found to be forged before")
 
-// signed names an event together with its signature. The signature must be part of
-// the name: a forged one would else make the true event look like a duplicate.
+// signed names an event together with its signature and the key that it was checked
+// with. The signature must be part of the name: a forged one would else make the true
+// event look like a duplicate. So must the key: rosters may change it.
 type signed struct {
 	hash consensus.Hash
 	sig  [ed25519.SignatureSize]byte
+	key  [ed25519.PublicKeySize]byte
 }
 
 // seen remembers whose signatures were checked, the last 8192 at least.
