@@ -16,6 +16,9 @@ import (
 // maxLine is the longest line, in bytes, that ParseGraph reads.
 const maxLine = 1 << 20
 
+// maxParents is how many parents an event may have: far more than nodes let pass.
+const maxParents = 4096
+
 // LineError is a line that does not belong into a graph.
 type LineError struct {
 	Line int // from 1
@@ -204,6 +207,9 @@ func (p *parser) event(n []int64) error {
 	}
 	if n[4] > math.MaxUint32 {
 		return fmt.Errorf("event %d has coin %d: want one of 32 bits", id, n[4])
+	}
+	if len(n)-5 > maxParents {
+		return fmt.Errorf("event %d has %d parents: want %d at most", id, len(n)-5, maxParents)
 	}
 	for i, name := range n[5:] {
 		if i == 0 && name == -1 {

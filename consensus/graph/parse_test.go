@@ -57,6 +57,7 @@ func TestBadInputIsNamedWithItsLine(t *testing.T) {
 		{head + "U 5 6\n", "line 4: U with 2 fields: want U round"},
 		{head + "U 5\nN 0 0\n", "line 5: no member above this line has a stake: want 1 at least"},
 		{head + "H 0 00\n", "line 4: there is no event 0 above its hash"},
+		{head + "E 0 1 0 1 0 -1" + strings.Repeat(" 7", 70_000) + "\n", "line 4: event 0 has 70001 parents: want 4096 at most"},
 		{head + "E 0 1 0 1 0 -1\nH 0 00\n", `line 5: "00" is no hash: want 64 hexadecimal digits`},
 		{head + "H 0\n", "line 4: H with 1 fields: want H id hash"},
 		{head + strings.Repeat("#", maxLine+1), "line 4: it is longer than 1048576 bytes"},
