@@ -257,4 +257,6 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("event log: %s, byte %d: %s: %s", e.File, e.Byte, e.What, e.Remedy)
 }
 
-const restore = "restore the file from a backup, or move the whole folder away: this member then gets the history from the others and says nothing before it has"
+// restore must not lead to an older state of the log: a member that goes on from one
+// contradicts what it has said since.
+const restore = "move the whole folder away: this member then gets the history from the others and says nothing before it has; do not restore it from a backup, which does not know what was said since"
