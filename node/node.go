@@ -130,6 +130,7 @@ func (n *Node) open(key crypto.PrivKey) error {
 		Members:  n.genesis.peers,
 		Allow:    func(id peer.ID) bool { return n.genesis.member(id) != 0 },
 		Validate: n.plausible,
+		Verify:   func(raw []byte) bool { return n.order.loop.Verify(raw) },
 		AddrBook: filepath.Join(n.cfg.Dir, "addresses.json"),
 		Log:      n.log,
 	})

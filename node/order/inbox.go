@@ -21,6 +21,7 @@ type arrival struct {
 	hash consensus.Hash
 	key  ed25519.PublicKey // that its signature was checked with
 	from uint64
+	size int    // of what came unasked, in bytes: room that its sender gets back
 	call func() // instead of an event
 	lot  *lot   // what it came with; may be nil
 }

@@ -43,8 +43,9 @@ type intake struct {
 type sender struct {
 	id     uint64
 	queue  []*item
-	bytes  int
 	queued bool // is in turn
+	held   int  // events that came unasked and that the loop has not taken
+	bytes  int  // of those
 
 	credit int       // invalid events that are forgiven for now
 	since  time.Time // when credit was last counted
@@ -87,9 +88,10 @@ func (in *intake) deliver(from peer.ID, data []byte) {
 	switch now := time.Now(); {
 	case now.Before(s.paused):
 		in.blame(s, dropped, nil)
-	case len(s.queue) >= maxQueued || s.bytes+len(data) > maxQueuedBytes:
+	case s.held >= maxQueued || s.bytes+len(data) > maxQueuedBytes:
 		in.blame(s, flood, nil)
 	default:
+		s.held, s.bytes = s.held+1, s.bytes+len(data)
 		in.push(s, &item{raw: data, from: s})
 	}
 	in.mu.Unlock()
@@ -111,7 +113,7 @@ func (in *intake) answered(from uint64, events [][]byte) *lot {
 
 // push queues an event for the verifiers. The caller holds the lock.
 func (in *intake) push(s *sender, it *item) {
-	s.queue, s.bytes = append(s.queue, it), s.bytes+len(it.raw)
+	s.queue = append(s.queue, it)
 	if !s.queued {
 		s.queued, in.turn = true, append(in.turn, s)
 	}
@@ -131,7 +133,7 @@ func (in *intake) next() *item {
 	in.turn = in.turn[1:]
 	it := s.queue[0]
 	s.queue[0] = nil
-	s.queue, s.bytes = s.queue[1:], s.bytes-len(it.raw)
+	s.queue = s.queue[1:]
 	if s.queued = len(s.queue) > 0; s.queued {
 		in.turn = append(in.turn, s)
 	}
@@ -151,20 +153,36 @@ func (in *intake) verify(ctx context.Context) error {
 		a := arrival{from: it.from.id}
 		var err error
 		if err = in.check(it.raw, &a); err != nil {
-			in.accuse(it.from, badEvent, err)
 			a.ev = nil
+			if !errors.Is(err, errAhead) {
+				in.accuse(it.from, badEvent, err)
+			}
 		}
 		switch {
 		case it.lot != nil:
 			it.lot.checked(it.i, a)
 		case err == nil:
+			a.size = len(it.raw)
 			in.l.inbox.put(a)
+		default:
+			in.release(it.from.id, len(it.raw))
 		}
 	}
 	return nil
 }
 
-var errStranger = errors.New("its creator is not a member, or it is of another network")
+// release makes room for as much as the loop has taken, or a verifier thrown away.
+func (in *intake) release(id uint64, size int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := in.sender(id)
+	s.held, s.bytes = s.held-1, s.bytes-size
+}
+
+var (
+	errStranger = errors.New("its creator is not a member, or it is of another network")
+	errAhead    = errors.New("it is of a roster that is not known here yet")
+)
 
 // check reads an event and checks its signature, unless the same event with the same
 // signature was checked before.
@@ -174,18 +192,30 @@ func (in *intake) check(raw []byte, a *arrival) error {
 		return err
 	}
 	a.ev, a.hash, a.key = e, e.Hash(), in.key(e.Creator, e.BirthRound)
-	if a.key == nil || e.Network != in.l.cfg.Network {
+	ahead := e.BirthRound > in.l.pending.Load()+consensus.ChangeDelay
+	switch {
+	case e.Network != in.l.cfg.Network:
+		return errStranger
+	case a.key == nil && ahead:
+		return errAhead
+	case a.key == nil:
 		return errStranger
 	}
 	name := signed{a.hash, [ed25519.SignatureSize]byte(e.Signature), [ed25519.PublicKeySize]byte(a.key)}
 	if valid, known := in.seen.look(name); known {
-		if !valid {
-			return errForged
+		switch {
+		case valid:
+			return nil
+		case ahead:
+			return errAhead
 		}
-		return nil
+		return errForged
 	}
 	err = e.Verify(a.key)
 	in.seen.note(name, err == nil)
+	if err != nil && ahead {
+		return errAhead
+	}
 	return err
 }
 
@@ -222,3 +252,7 @@ func (in *intake) judge(a arrival, err error) {
 	in.mu.Unlock()
 	in.accuse(s, f, err)
 }
+
+// Verify reports whether an encoded event is signed by its creator, for an overlay
+// that must not pass on what is not. What is verified here is not verified again.
+func (l *Loop) Verify(raw []byte) bool { return l.intake.check(raw, new(arrival)) == nil }

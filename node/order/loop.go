@@ -91,6 +91,9 @@ func (l *Loop) takeIn() {
 		case a.ev != nil:
 			fresh = l.takeEvent(a)
 		}
+		if a.size > 0 {
+			l.intake.release(a.from, a.size)
+		}
 		if a.lot != nil {
 			a.lot.looked(fresh)
 		}

@@ -27,7 +27,8 @@ const (
 	replyHead   = 25
 	syncReply   = 512 << 10 // bytes of events in one reply, about
 	replyRoom   = replyHead + syncReply + consensus.MaxEvent + 8
-	syncTimeout = 10 * time.Second
+	syncTimeout = 5 * time.Second
+	syncTurn    = 3 * time.Second  // until it is the next one's turn, whatever is left
 	syncBusy    = time.Second      // between two looks at a peer while something is undecided
 	syncIdle    = 30 * time.Second // and when nothing is
 	syncNudge   = time.Second / 2  // between two syncs with one that has more
@@ -109,6 +110,7 @@ func (n *network) serveSync(o Overlay) {
 func (n *network) run(ctx context.Context) error {
 	turn := 0
 	last := map[peer.ID]time.Time{} // nudged syncs
+	left := map[peer.ID]uint64{}    // where to go on with those whose turn was too short
 	for {
 		wait := syncIdle
 		if err := n.l.Do(ctx, func() {
@@ -124,17 +126,18 @@ func (n *network) run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case id := <-n.l.overlay.Connected():
-			n.syncWith(ctx, id)
+			n.turn(ctx, id, left)
 		case id := <-n.ahead:
 			// Not again and again for what cannot be taken here.
-			if now := time.Now(); now.Sub(last[id]) >= syncNudge {
+			_, half := left[id]
+			if now := time.Now(); half || now.Sub(last[id]) >= syncNudge {
 				last[id] = now
-				n.syncWith(ctx, id)
+				n.turn(ctx, id, left)
 			}
 		case <-timer.C:
 			if peers := n.connected(); len(peers) > 0 {
 				turn++
-				n.syncWith(ctx, peers[turn%len(peers)])
+				n.turn(ctx, peers[turn%len(peers)], left)
 			}
 		}
 		timer.Stop()
@@ -171,22 +174,41 @@ func (n *network) connected() []peer.ID {
 	return out
 }
 
-// syncWith pulls from one peer until it has nothing new.
-func (n *network) syncWith(ctx context.Context, id peer.ID) {
-	var from uint64
+// turn syncs with one peer for a while. If that was not enough the others come first.
+func (n *network) turn(ctx context.Context, id peer.ID, left map[peer.ID]uint64) {
+	from, done := n.syncWith(ctx, id, left[id])
+	if done {
+		delete(left, id)
+		return
+	}
+	left[id] = from
+	select {
+	case n.ahead <- id:
+	default: // its regular turn comes
+	}
+}
+
+// syncWith pulls from one peer until it has nothing new or its turn is over. It says
+// where to go on, and whether there is nothing left.
+func (n *network) syncWith(ctx context.Context, id peer.ID, from uint64) (next uint64, done bool) {
+	until := time.Now().Add(syncTurn)
 	for stale := 0; stale < maxStale; {
 		next, more, fresh, err := n.pull(ctx, id, from)
 		if err != nil {
 			n.l.log.Debug("sync", "peer", id, "cause", err)
-			return
+			return 0, true
 		}
 		if stale++; fresh > 0 {
 			stale = 0
 		}
 		if from = next; !more {
-			return
+			return 0, true
+		}
+		if time.Now().After(until) {
+			return from, false
 		}
 	}
+	return 0, true
 }
 
 // pull asks for one reply's worth, from a place in the other's log on, and takes it.
