@@ -84,6 +84,9 @@ func (w *Network) load(s *Scenario) {
 
 // inject makes a fault happen.
 func (w *Network) inject(f Fault) {
+	if w.calm {
+		return
+	}
 	w.tracef("fault: %v for %d, members %v, %d", f.Kind, f.For, f.Who, f.Arg)
 	if f.Kind == Joined {
 		w.join(f)
@@ -231,12 +234,13 @@ func (w *Network) sleep() error {
 		rounds = max(rounds, int64(w.rules[i].params.NonAncientRounds))
 	}
 	before := -1
-	for end := w.Now + firstWait + (rounds+20)*4*w.diameter(); w.Created != before; {
+	for end := w.Now + firstWait + (rounds+20)*4*w.diameter() + 60*w.opt.Sync; w.Created != before; {
 		if w.Now > end {
 			return fmt.Errorf("events are made for ever, and nothing is to be ordered: %w", w.stuck())
 		}
 		before = w.Created
-		if err := w.Run(w.Now + 10*w.diameter() + 2*w.opt.Sync); err != nil {
+		// Long enough for an event that only one member has to be found there.
+		if err := w.Run(w.Now + 10*w.diameter() + 12*w.opt.Sync); err != nil {
 			return err
 		}
 	}
