@@ -69,7 +69,7 @@ func (c *checkpoints) load(log *eventlog.Log) error {
 	for i := len(found) - 1; i >= 0; i-- {
 		cp, err := consensus.UnmarshalCheckpoint(found[i].Body)
 		if err != nil {
-			return fmt.Errorf("read checkpoint of round %d: %w", found[i].Round, err)
+			return fmt.Errorf("read checkpoint of round %d: %w: move the file away, an older one or the others' is used then", found[i].Round, err)
 		}
 		c.add(newPoint(found[i].Round, found[i].Body, cp.Hash(), found[i].Snapshot))
 	}

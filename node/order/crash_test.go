@@ -298,12 +298,17 @@ func TestOldOwnEventKeepsNobodyFromSpeaking(t *testing.T) {
 		w.members[1].pass(200, 10)
 		w.settled(0, 1, 2, 3)
 		m.powerCut(rand.New(rand.NewPCG(1, 1)))
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
+		tick := time.NewTicker(20 * time.Millisecond)
+		end := make(chan struct{})
+		defer close(end)
 		go func() {
-			for ctx.Err() == nil {
-				w.net.Send(3, 0, first)
-				time.Sleep(20 * time.Millisecond)
+			for {
+				select {
+				case <-tick.C:
+					w.net.Send(3, 0, first)
+				case <-end:
+					return
+				}
 			}
 		}()
 		w.start(0)

@@ -58,7 +58,7 @@ func (l *Loop) begin() error {
 	if cp := found.Checkpoint; cp != nil {
 		from, err := consensus.UnmarshalCheckpoint(cp.Body)
 		if err != nil {
-			return fmt.Errorf("read checkpoint of round %d: %w", cp.Round, err)
+			return fmt.Errorf("read checkpoint of round %d: %w: move the file away, an older one or the others' is used then", cp.Round, err)
 		}
 		cfg.From = from
 		if err := l.cfg.Machine.Restore(cp.Snapshot); err != nil {

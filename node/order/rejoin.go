@@ -162,7 +162,7 @@ func (n *network) ask(ctx context.Context) []offered {
 
 // choose is the newest checkpoint that members of more than two thirds of the weight
 // signed alike, or else the newest that more than a third signed: one of them is
-// honest. Nil: there is none.
+// honest. Nil: there is none that is ahead of this member.
 func (n *network) choose(all []offered) (*offer, []peer.ID) {
 	var total uint64
 	for _, m := range n.l.roster().Roster {
@@ -173,7 +173,7 @@ func (n *network) choose(all []offered) (*offer, []peer.ID) {
 	})
 	for _, least := range []uint64{2 * total / 3, total / 3} {
 		for i := range all {
-			if all[i].weight > least {
+			if all[i].weight > least && all[i].round > n.l.pending.Load() {
 				return &all[i].offer, all[i].by
 			}
 		}

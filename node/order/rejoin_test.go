@@ -107,12 +107,16 @@ func TestMemberFarBehindGoesOnFromACheckpoint(t *testing.T) {
 		var mu sync.Mutex
 		said := map[string]int{}
 		for _, m := range w.members[:3] {
-			m.journal.Seen = func(ev consensus.Ordered) {
-				mu.Lock()
-				defer mu.Unlock()
-				for _, tx := range ev.Event.Payload {
-					said[string(tx)]++
+			if err := m.loop.Do(t.Context(), func() {
+				m.journal.Seen = func(ev consensus.Ordered) {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, tx := range ev.Event.Payload {
+						said[string(tx)]++
+					}
 				}
+			}); err != nil {
+				t.Fatal(err)
 			}
 		}
 		w.isolate(3, false)

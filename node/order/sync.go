@@ -81,10 +81,7 @@ func (n *network) serveSync(o Overlay) {
 			n.claim(m, birth)
 		}
 		if slices.ContainsFunc(known[:min(len(known), newest)], func(h consensus.Hash) bool { return !n.l.events.Has(h) }) {
-			select {
-			case n.ahead <- from:
-			default:
-			}
+			n.nudge(from)
 		}
 		a, err := n.l.events.Since(eventlog.Query{Birth: birth, From: eventlog.Position(be.Uint64(req[16:])), Known: known, Limit: syncReply})
 		if err != nil {
@@ -108,8 +105,9 @@ func (n *network) serveSync(o Overlay) {
 // run asks members for what this one lacks: one that has just come back at once, the
 // others in turn.
 func (n *network) run(ctx context.Context) error {
-	turn := 0
+	turn, turnAt := 0, time.Time{}
 	last := map[peer.ID]time.Time{} // nudged syncs
+	soon := map[peer.ID]bool{}      // will be nudged again
 	left := map[peer.ID]uint64{}    // where to go on with those whose turn was too short
 	for {
 		wait := syncIdle
@@ -120,14 +118,26 @@ func (n *network) run(ctx context.Context) error {
 		}); err != nil {
 			return nil //nolint:nilerr // the loop has ended, or its context
 		}
-		timer := time.NewTimer(wait)
+		// Whoever nudges this member all the time does not put off the others' turns.
+		if at := time.Now().Add(wait); turnAt.IsZero() || at.Before(turnAt) {
+			turnAt = at
+		}
+		timer := time.NewTimer(time.Until(turnAt))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case id := <-n.l.overlay.Connected():
-			n.turn(ctx, id, left)
+			switch wait := syncNudge - time.Since(last[id]); {
+			case wait <= 0:
+				last[id] = time.Now()
+				n.turn(ctx, id, left)
+			case !soon[id]:
+				soon[id] = true
+				time.AfterFunc(wait, func() { n.nudge(id) })
+			}
 		case id := <-n.ahead:
+			delete(soon, id)
 			// Not again and again for what cannot be taken here.
 			_, half := left[id]
 			if now := time.Now(); half || now.Sub(last[id]) >= syncNudge {
@@ -135,6 +145,7 @@ func (n *network) run(ctx context.Context) error {
 				n.turn(ctx, id, left)
 			}
 		case <-timer.C:
+			turnAt = time.Time{}
 			if peers := n.connected(); len(peers) > 0 {
 				turn++
 				n.turn(ctx, peers[turn%len(peers)], left)
@@ -182,9 +193,14 @@ func (n *network) turn(ctx context.Context, id peer.ID, left map[peer.ID]uint64)
 		return
 	}
 	left[id] = from
+	n.nudge(id)
+}
+
+// nudge has a peer synced with soon, unless many are: then its regular turn comes.
+func (n *network) nudge(id peer.ID) {
 	select {
 	case n.ahead <- id:
-	default: // its regular turn comes
+	default:
 	}
 }
 
