@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 
 	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/node/eventlog"
@@ -58,7 +59,8 @@ type Told struct {
 // checked. It keeps the hashes of all events in memory, about 100 bytes each.
 func (h *History) Events() iter.Seq2[Told, error] {
 	return func(yield func(Told, error) bool) {
-		ids := map[consensus.Hash]uint64{}
+		type known struct{ id, creator, birth uint64 }
+		ids := map[consensus.Hash]known{}
 		for rec, err := range h.log.Records() {
 			if err != nil {
 				yield(Told{}, err)
@@ -68,14 +70,16 @@ func (h *History) Events() iter.Seq2[Told, error] {
 			if e := rec.Event; e != nil {
 				out.Hash, out.Site = e.Hash(), h.site(e.Creator)
 				for i := range e.Parents {
-					id, ok := ids[e.Parents[i].Hash]
-					if !ok {
+					p := &e.Parents[i]
+					// A misnamed parent was ancient by its name, and counts for nothing.
+					k, ok := ids[p.Hash]
+					if !ok || k.creator != p.Creator || k.birth != p.BirthRound || slices.Contains(out.Parents, k.id) {
 						continue
 					}
-					out.Parents = append(out.Parents, id)
-					out.Self = out.Self || i == 0 && e.Parents[i].Creator == e.Creator
+					out.Parents = append(out.Parents, k.id)
+					out.Self = out.Self || i == 0 && p.Creator == e.Creator
 				}
-				ids[out.Hash] = out.ID
+				ids[out.Hash] = known{out.ID, e.Creator, e.BirthRound}
 			}
 			if !yield(out, nil) {
 				return

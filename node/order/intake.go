@@ -196,9 +196,9 @@ func (in *intake) check(raw []byte, a *arrival) error {
 	switch {
 	case e.Network != in.l.cfg.Network:
 		return errStranger
-	case a.key == nil && ahead:
+	case len(a.key) != ed25519.PublicKeySize && ahead:
 		return errAhead
-	case a.key == nil:
+	case len(a.key) != ed25519.PublicKeySize:
 		return errStranger
 	}
 	name := signed{a.hash, [ed25519.SignatureSize]byte(e.Signature), [ed25519.PublicKeySize]byte(a.key)}
