@@ -24,8 +24,8 @@ demo: build ## three sites, one guest, one move: the whole of dcnode (DEMO=flags
 	$(BIN)/dcnode testnet demo $(DEMO)
 
 test: build lint ## all tests, with real QEMU machines
-	$(GO) test -timeout 10m ./...
-	env $$($(BIN)/dcnode testnet guest) $(GO) test -timeout 10m ./vmm/qemu ./testnet ./testnet/guest -vm
+	$(GO) test -timeout 20m ./...
+	env $$($(BIN)/dcnode testnet guest) $(GO) test -timeout 20m ./vmm/qemu ./testnet ./testnet/guest -vm
 
 race: ## the tests that need no QEMU, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
