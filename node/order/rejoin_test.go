@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,14 +156,14 @@ func TestOneLiarCannotMakeAMemberLeap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4)
 		liar := w.net.Overlay(w.ids[3])
-		asked := 0
+		var asked atomic.Int32
 		liar.HandleRequest("/sync/2", func(context.Context, peer.ID, []byte) ([]byte, error) {
 			b := binary.BigEndian.AppendUint64(nil, 2000)
 			b = binary.BigEndian.AppendUint64(b, 1900)
 			return append(b, make([]byte, 9)...), nil
 		})
 		liar.HandleRequest("/checkpoint/1", func(context.Context, peer.ID, []byte) ([]byte, error) {
-			asked++
+			asked.Add(1)
 			cp := consensus.Checkpoint{
 				Network: consensus.Hash{7}, Round: 1950, MinBirth: 1900, Ordered: 9000,
 				Judges: []consensus.Parent{{Hash: consensus.Hash{1}, Creator: 1, BirthRound: 1940}},
@@ -177,7 +178,7 @@ func TestOneLiarCannotMakeAMemberLeap(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		w.settled(0, 1, 2)
-		if asked == 0 {
+		if asked.Load() == 0 {
 			t.Error("nobody asked the liar for its checkpoint")
 		}
 		for _, m := range w.members[:3] {
