@@ -93,25 +93,33 @@ func Consensus(ctx context.Context, o ConsensusOptions, done func(Scenario)) (er
 }
 
 // open brings the overlay up and watches the order of every member.
-func (b *bench) open(ctx context.Context) error {
+func (b *bench) open(ctx context.Context) (err error) {
 	o := Options{Members: b.o.Members, Delay: b.o.Delay, Rate: linkRate, Loopback: b.o.Loopback, Program: b.o.Program}
-	net, err := newNetwork(ctx, o)
-	if err != nil {
+	if b.dir, b.sites, b.watch, err = upWatched(ctx, o, "dcnode-consensus-", b.tell); err != nil {
 		return err
 	}
-	if b.dir, err = os.MkdirTemp("", "dcnode-consensus-"); err != nil {
-		return errors.Join(fmt.Errorf("make a directory: %w", err), net.close())
-	}
-	if b.sites, err = newSites(b.dir, o, net, ""); err != nil {
-		return errors.Join(err, net.close())
-	}
-	b.tell("%d members; %s", o.Members, net.describe())
-	if err := b.sites.up(ctx); err != nil {
-		return err
-	}
-	b.watch = watchOrder(ctx, b.sites.List)
 	_, err = b.submit(ctx, b.sites.List, warmUps, lightLoad(b.o.Delay))
 	return err
+}
+
+// upWatched brings sites up in a directory of their own and watches the order of each.
+// With an error, what it gives besides is to be closed all the same; nil is not.
+func upWatched(ctx context.Context, o Options, dirPrefix string, tell func(string, ...any)) (dir string, sites *Sites, watch *orderWatch, err error) {
+	net, err := newNetwork(ctx, o)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	if dir, err = os.MkdirTemp("", dirPrefix); err != nil {
+		return "", nil, nil, errors.Join(fmt.Errorf("make a directory: %w", err), net.close())
+	}
+	if sites, err = newSites(dir, o, net, ""); err != nil {
+		return dir, nil, nil, errors.Join(err, net.close())
+	}
+	tell("%d members; %s", o.Members, net.describe())
+	if err := sites.up(ctx); err != nil {
+		return dir, sites, nil, err
+	}
+	return dir, sites, watchOrder(ctx, sites.List), nil
 }
 
 func (b *bench) run(ctx context.Context, done func(Scenario)) error {

@@ -101,24 +101,10 @@ func (k *killing) report(began time.Time) KillReport {
 	return k.rep
 }
 
-func (k *killing) open(ctx context.Context) error {
+func (k *killing) open(ctx context.Context) (err error) {
 	o := Options{Members: k.o.Members, Delay: k.o.Delay, Rate: linkRate, Loopback: k.o.Loopback, Program: k.o.Program}
-	net, err := newNetwork(ctx, o)
-	if err != nil {
-		return err
-	}
-	if k.dir, err = os.MkdirTemp("", "dcnode-kill-"); err != nil {
-		return errors.Join(fmt.Errorf("make a directory: %w", err), net.close())
-	}
-	if k.sites, err = newSites(k.dir, o, net, ""); err != nil {
-		return errors.Join(err, net.close())
-	}
-	k.tell("%d members; %s", o.Members, net.describe())
-	if err := k.sites.up(ctx); err != nil {
-		return err
-	}
-	k.watch = watchOrder(ctx, k.sites.List)
-	return nil
+	k.dir, k.sites, k.watch, err = upWatched(ctx, o, "dcnode-kill-", k.tell)
+	return err
 }
 
 // run kills while others submit.
