@@ -315,10 +315,10 @@ func (c *Client) read(r *bufio.Reader) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	close(c.done) // first: whoever gets the error may ask whether it has ended
 	for id, q := range c.pending {
 		delete(c.pending, id)
 		q.err = c.err
 		close(q.over)
 	}
-	close(c.done)
 }

@@ -223,6 +223,9 @@ func TestLyingServerLosesTheConnection(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "connection lost") {
 				t.Fatalf("got %v", err)
 			}
+			if c.Err() == nil {
+				t.Error("a request came back lost from a connection that says it lives")
+			}
 			<-c.Done()
 			if err := c.Flush(t.Context()); err == nil {
 				t.Error("the connection is still used")
