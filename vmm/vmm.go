@@ -66,6 +66,10 @@ type Capabilities struct {
 	CanMigrate   bool     `json:"can_migrate"`           // it can move them without losing pages
 	WhyNot       string   `json:"why_not,omitempty"`     // why it cannot migrate, and the remedy
 	MachineTypes []string `json:"machine_types,omitempty"`
+	CPUModel     string   `json:"cpu_model,omitempty"` // of the host, as it names itself
+	// CPUFeatures are those that a machine gets here unless it asks for another CPU,
+	// under Accelerator, as the driver calls them, sorted. Empty: not known.
+	CPUFeatures []string `json:"cpu_features,omitempty"`
 }
 
 // State is what a machine is doing.

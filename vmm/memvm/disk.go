@@ -28,6 +28,7 @@ type disk struct {
 	data  *os.File
 	index *os.File
 	where []byte
+	wrote int64  // bytes of data, since it was opened
 	dirty bitmap // nil when nobody asks
 }
 
@@ -156,6 +157,7 @@ func (k *disk) write(p []byte, off int64) error {
 	if _, err := k.data.WriteAt(p, off); err != nil {
 		return fmt.Errorf("write disk %s at %d: %w", k.Name, off, err)
 	}
+	k.wrote += int64(len(p))
 	return k.mark(off, int64(len(p)), inData)
 }
 
@@ -183,6 +185,18 @@ func (k *disk) mark(off, n int64, w byte) error {
 }
 
 func (k *disk) sync() error { return errors.Join(k.data.Sync(), k.index.Sync()) }
+
+// own is how many bytes of data the overlay holds.
+func (k *disk) own() (n int64) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	for _, w := range k.where {
+		if w == inData {
+			n += pageSize
+		}
+	}
+	return n
+}
 
 // track starts to mark writes; everything in the overlay counts as written.
 func (k *disk) track() {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +26,17 @@ type Config struct {
 	Log     *slog.Logger
 	Step    time.Duration // between two steps; 0: 10 ms
 	Program Program       // of machines started here
+
+	// What this host seems to be, for tests of sites that differ. Empty: as all are.
+	Version      string
+	MachineTypes []string // the last is what new machines get
+	// CPUFeatures are pinned to a new machine as its CPU if they are given; a driver
+	// that lacks one of them then refuses it, as QEMU does.
+	CPUFeatures []string
 }
+
+// defaultFeatures are what the CPU of a memvm can do.
+func defaultFeatures() []string { return []string{"count", "fill", "seal"} }
 
 // Driver makes machines of memory. Use [New].
 type Driver struct {
@@ -42,6 +54,12 @@ func New(cfg Config) *Driver {
 		cfg.Step = 10 * time.Millisecond
 	}
 	cfg.Program = cfg.Program.withDefaults()
+	if cfg.Version == "" {
+		cfg.Version = machineType
+	}
+	if len(cfg.MachineTypes) == 0 {
+		cfg.MachineTypes = []string{machineType}
+	}
 	return &Driver{cfg: cfg, live: make(map[string]*Machine)}
 }
 
@@ -51,28 +69,50 @@ func (d *Driver) Name() string { return driverName }
 // Probe says that everything works: nothing is needed.
 func (d *Driver) Probe(context.Context) vmm.Capabilities {
 	return vmm.Capabilities{
-		Driver: driverName, Version: machineType, Available: true, CanMigrate: true,
-		MachineTypes: []string{machineType},
-	}
+		Driver: driverName, Version: d.cfg.Version, Available: true, CanMigrate: true,
+		MachineTypes: d.cfg.MachineTypes, CPUModel: driverName, CPUFeatures: d.features(),
+	}.Bound()
 }
 
-// Pin sets the machine type; a memvm has no CPU model and no accelerator.
+func (d *Driver) features() []string {
+	if len(d.cfg.CPUFeatures) == 0 {
+		return defaultFeatures()
+	}
+	return vmm.BoundNames(d.cfg.CPUFeatures)
+}
+
+// Pin sets the machine type, and the CPU if Config names its features; a memvm has no
+// accelerator.
 func (d *Driver) Pin(_ context.Context, s vmm.Spec) (vmm.Spec, error) {
 	if s.MachineType == "" {
-		s.MachineType = machineType
+		s.MachineType = d.cfg.MachineTypes[len(d.cfg.MachineTypes)-1]
 	}
-	return s, check(s)
+	if s.CPU == "" && len(d.cfg.CPUFeatures) > 0 {
+		s.CPU = strings.Join(d.features(), ",")
+	}
+	return s, d.check(s)
 }
 
-func check(s vmm.Spec) error {
+// featuresOf are those of a machine's CPU.
+func featuresOf(s vmm.Spec) []string {
+	if s.CPU == "" {
+		return defaultFeatures()
+	}
+	return vmm.BoundNames(strings.Split(s.CPU, ","))
+}
+
+func (d *Driver) check(s vmm.Spec) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
 	if s.Driver != driverName {
 		return fmt.Errorf("machine %s is for driver %s, not %s", s.Name, s.Driver, driverName)
 	}
-	if s.MachineType != "" && s.MachineType != machineType {
-		return fmt.Errorf("machine %s has type %s; this driver makes %s: update dcnode at the older site", s.Name, s.MachineType, machineType)
+	if s.MachineType != "" && !slices.Contains(d.cfg.MachineTypes, s.MachineType) {
+		return fmt.Errorf("machine %s has type %s; this driver makes %s: update dcnode at the older site", s.Name, s.MachineType, strings.Join(d.cfg.MachineTypes, ", "))
+	}
+	if lacks := vmm.Lacks(d.features(), featuresOf(s)); s.CPU != "" && len(lacks) > 0 {
+		return fmt.Errorf("machine %s needs the CPU features %s, which this host lacks: choose another site", s.Name, strings.Join(lacks, ", "))
 	}
 	return nil
 }
@@ -105,7 +145,7 @@ func (d *Driver) Receive(ctx context.Context, s vmm.Spec, f vmm.Files) (vmm.Mach
 
 // build makes a machine that does nothing yet and enters it in the driver's list.
 func (d *Driver) build(ctx context.Context, s vmm.Spec, f vmm.Files, mode openMode) (*Machine, error) {
-	if err := errors.Join(ctx.Err(), check(s)); err != nil {
+	if err := errors.Join(ctx.Err(), d.check(s)); err != nil {
 		return nil, err
 	}
 	key := filepath.Clean(f.Dir)

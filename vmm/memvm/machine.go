@@ -63,6 +63,7 @@ func newMachine(s vmm.Spec, f vmm.Files, cfg Config, mode openMode) (_ *Machine,
 
 func newPlan(s vmm.Spec, f vmm.Files, prog Program, disks []*disk) plan {
 	pl := plan{seed: s.Seed, prog: prog, pages: s.Memory / pageSize}
+	pl.heed(s.Append)
 	for _, d := range f.Disks {
 		pl.blocks = append(pl.blocks, d.Size/pageSize)
 	}

@@ -69,6 +69,7 @@ type memory struct {
 	each  []digest // of each page
 	sum   digest
 	dirty bitmap // nil when nobody asks
+	seen  bitmap // the same for who measures the rate
 }
 
 func newMemory(size int64) *memory {
@@ -86,6 +87,9 @@ func (m *memory) put(i int64, p []byte) {
 	m.sum.add(m.each[i])
 	if m.dirty != nil {
 		m.dirty.set(i)
+	}
+	if m.seen != nil {
+		m.seen.set(i)
 	}
 }
 

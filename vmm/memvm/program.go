@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"strconv"
+	"strings"
 )
 
 const (
@@ -33,13 +35,35 @@ func (p Program) withDefaults() Program {
 	return p
 }
 
+// Words of the kernel command line that the machine heeds; others are left to others.
+const (
+	contentWord = "memory=" // zero, text, random, or mixed: a quarter each, and one of the disk
+	writesWord  = "writes=" // pages per step, in place of Program.PagesPerStep
+)
+
+// heed takes from a machine's kernel command line what its memory is to hold and how
+// much of it is written. Both travel with the machine's description.
+func (pl *plan) heed(words string) {
+	for w := range strings.FieldsSeq(words) {
+		if kind, ok := strings.CutPrefix(w, contentWord); ok {
+			pl.content = kind
+		}
+		if n, ok := strings.CutPrefix(w, writesWord); ok {
+			if v, err := strconv.ParseUint(n, 10, 16); err == nil {
+				pl.prog.PagesPerStep = min(max(uint32(v), 1), maxPerStep)
+			}
+		}
+	}
+}
+
 // plan is a program bound to one machine's sizes: pure functions of the step.
 type plan struct {
-	seed   uint64
-	prog   Program
-	pages  int64
-	blocks []int64                          // of each disk
-	cached func(block int64, p []byte) bool // reads the first disk's base; false: nothing there
+	seed    uint64
+	prog    Program
+	pages   int64
+	content string                           // of memory as it boots; see heed
+	blocks  []int64                          // of each disk
+	cached  func(block int64, p []byte) bool // reads the first disk's base; false: nothing there
 }
 
 func (pl *plan) hotPages() int64 { return min(int64(pl.prog.HotPages), pl.pages/4) }
@@ -110,7 +134,16 @@ func (pl *plan) hotPage(i, w int64, p []byte) {
 
 // coldPage is page i as the machine booted.
 func (pl *plan) coldPage(i int64, p []byte) {
-	switch i % 4 {
+	kind := i % 4
+	switch pl.content {
+	case "zero":
+		kind = 0
+	case "text":
+		kind = 1
+	case "random":
+		kind = 3
+	}
+	switch kind {
 	case 0:
 		clear(p)
 	case 1:

@@ -61,6 +61,8 @@ func (s Suite) Run(t *testing.T) {
 		{"ReceiveBeginsWithEmptyOverlays", receiveAgain},
 		{"DiscardLeavesOnlyTheConsole", discard},
 		{"AttachFindsWhatLives", attach},
+		{"MachineTellsWhatAMoveHasToKnow", facts},
+		{"MachineThatHasNoStateTellsNothing", noFacts},
 		{"DaemonThatDiedInAMigrationLeavesAMachineThatMoves", diedMigrating},
 	} {
 		t.Run(c.name, func(t *testing.T) {
