@@ -77,7 +77,7 @@ func (d *Driver) Pin(ctx context.Context, s vmm.Spec) (vmm.Spec, error) {
 		s.MachineType = f.q35
 	}
 	if s.CPU == "" {
-		s.CPU = "max" // of TCG: the same wherever QEMU is the same
+		s.CPU = tcgCPU
 		if s.Accelerator == "kvm" {
 			s.CPU = f.cpu
 		}

@@ -40,12 +40,15 @@ type Machine struct {
 	mu    sync.Mutex
 	out   *outgoing
 	wires []net.Conn // our ends of the memory streams
+
+	features []string      // of the CPU; nil: not asked yet
+	looking  chan struct{} // of size 1, held by whoever looks into memory
 }
 
 func newMachine(s vmm.Spec, f vmm.Files, p paths, cfg Config) *Machine {
 	return &Machine{
 		spec: s, files: f, paths: p, log: cfg.Log.With("machine", s.Name), call: cfg.Call,
-		migration: newTracker(), done: make(chan struct{}), left: make(chan struct{}),
+		migration: newTracker(), done: make(chan struct{}), left: make(chan struct{}), looking: make(chan struct{}, 1),
 	}
 }
 
@@ -181,15 +184,10 @@ func (m *Machine) why(err error) error {
 	if err == nil || errors.As(err, &refused) {
 		return err
 	}
-	select {
-	case <-m.mon.Done():
-	default:
+	if m.mon.Err() == nil || !waitEnd(context.Background(), m.done, time.Second) {
 		return err
 	}
-	if waitEnd(context.Background(), m.done, time.Second) {
-		return m.gone()
-	}
-	return err
+	return m.gone()
 }
 
 func (m *Machine) run(ctx context.Context, cmd string, args any) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/dcnode/dcnode/vmm"
 	"github.com/dcnode/dcnode/vmm/nbd"
@@ -310,24 +311,18 @@ func (m *Machine) tidy(ctx context.Context) error {
 			}
 		}
 	}
-	if err := m.stopNBD(ctx); err != nil {
+	if err := errors.Join(m.stopNBD(ctx), remove(m.paths.sample())); err != nil {
 		return err
 	}
 	return m.removeBitmaps(ctx)
 }
 
 // whyNBD turns the loss of an NBD connection into the end of the machine, if that
-// is the cause.
+// is the cause. A request may come back before the connection's Done is closed:
+// its Err is set first.
 func (m *Machine) whyNBD(err error, c *nbd.Client) error {
-	select {
-	case <-c.Done():
-	default:
+	if c.Err() == nil || !waitEnd(context.Background(), m.done, time.Second) {
 		return err
 	}
-	if hung := m.mon.Err(); hung != nil || waitEnd(context.Background(), m.done, shortWait) {
-		if waitEnd(context.Background(), m.done, shortWait) {
-			return errors.Join(m.gone(), err)
-		}
-	}
-	return err
+	return errors.Join(m.gone(), err)
 }

@@ -57,12 +57,13 @@ func (p paths) qmp() string                { return filepath.Join(p.sock, "qmp.s
 func (p paths) nbd() string                { return filepath.Join(p.sock, "nbd.sock") }
 func (p paths) pid() string                { return filepath.Join(p.dir, "qemu.pid") }
 func (p paths) log() string                { return filepath.Join(p.dir, "qemu.log") }
+func (p paths) sample() string             { return filepath.Join(p.dir, "sample.page") }
 func (p paths) console() string            { return filepath.Join(p.dir, "console.log") }
 func (p paths) overlay(disk string) string { return filepath.Join(p.dir, disk+".qcow2") }
 
 // removeRuntime removes what only a living machine needs.
 func (p paths) removeRuntime() error {
-	err := errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.pid()))
+	err := errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.pid()), remove(p.sample()))
 	if p.sock != p.dir {
 		err = errors.Join(err, remove(p.sock))
 	}

@@ -38,7 +38,7 @@ type findings struct {
 // Probe finds out what works here, by doing it.
 func (d *Driver) Probe(ctx context.Context) vmm.Capabilities {
 	c := d.findings(ctx).caps
-	c.MachineTypes = slices.Clone(c.MachineTypes)
+	c.MachineTypes, c.CPUFeatures = slices.Clone(c.MachineTypes), slices.Clone(c.CPUFeatures)
 	return c
 }
 
@@ -53,6 +53,8 @@ func (d *Driver) findings(ctx context.Context) *findings {
 		f.caps.Available, f.caps.CanMigrate = false, false
 		f.caps.Why = err.Error()
 	}
+	f.caps.CPUModel, _ = vmm.HostCPU()
+	f.caps = f.caps.Bound()
 	d.cfg.Log.Info("probed QEMU", "capabilities", f.caps)
 	if ctx.Err() == nil {
 		d.found = f // a probe cut short is no finding
@@ -168,10 +170,10 @@ func (f *findings) describe(ctx context.Context, c *qmp.Client) error {
 			f.q35 = t.Name
 		}
 	}
-	slices.Sort(f.caps.MachineTypes)
 	if f.q35 == "" {
 		return errors.New("it has no q35 machine")
 	}
+	f.caps.CPUFeatures = defaultFeatures(ctx, c, tcgCPU, nil)
 	return nil
 }
 
@@ -226,6 +228,8 @@ func (f *findings) pickCPU(ctx context.Context, c *qmp.Client) error {
 			break
 		}
 	}
+	_, flags := vmm.HostCPU()
+	f.caps.CPUFeatures = defaultFeatures(ctx, c, f.cpu, flags)
 	return nil
 }
 

@@ -17,9 +17,7 @@ const (
 	// queueBytes bounds what lies in the socket between QEMU and the reader: bytes
 	// that wait there are downtime.
 	queueBytes = 128 << 10
-	// shortWait is for a process that is about to be seen dead.
-	shortWait = 500 * time.Millisecond
-	endWait   = 5 * time.Second
+	endWait    = 5 * time.Second
 )
 
 // pass gives QEMU one end of a socket pair under a name, and returns the other.

@@ -17,8 +17,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-const mib = 1 << 20
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func withVM() bool { return flag.Lookup("vm").Value.String() == "true" }
