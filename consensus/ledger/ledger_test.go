@@ -1,90 +1,203 @@
 package ledger
 
 import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
 )
 
-// TestTranscripts replays testdata/*: each apply is one event of a member, with
-// its transactions a line each; the output is what followed.
-func TestTranscripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		var s *State
-		index := uint64(0)
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			switch d.Cmd {
-			case "members":
-				var err error
-				if s, err = New(roster(strings.Fields(d.Input)), Rules{}); err != nil {
-					return "error: " + err.Error()
-				}
-				index = 0
-				return "ok"
-			case "apply":
-				var site string
-				var at int64
-				d.ScanArgs(t, "by", &site)
-				d.ScanArgs(t, "at", &at)
-				m, _ := s.BySite(site)
-				p := Place{Index: index, Round: index, Time: Time(at) * 1e6, Author: m.ID}
-				if d.HasArg("round") {
-					d.ScanArgs(t, "round", &p.Round)
-				}
-				index++
-				return event(t, s, p, d.Input)
-			case "machine":
-				var name string
-				d.ScanArgs(t, "name", &name)
-				return describe(s, s.Machine(name))
-			}
-			t.Fatalf("unknown command %s", d.Cmd)
-			return ""
-		})
-	})
+// testNet is the name of the overlay that tests play in.
+var testNet = sha256.Sum256([]byte("test"))
+
+// testKey is the key that goes by a name in tests: a site's own, or an account's.
+func testKey(name string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
-func roster(sites []string) []Member {
+func testPub(name string) []byte { return []byte(testKey(name).Public().(ed25519.PublicKey)) }
+
+// roster reads founders: SITE, SITE/REGION, SITE*WEIGHT or SITE/REGION*WEIGHT.
+func roster(fields ...string) []Member {
 	var ms []Member
-	for i, site := range sites {
-		ms = append(ms, Member{ID: MemberID(i + 1), Site: site, Weight: 1})
+	for i, f := range fields {
+		site, weight, heavy := strings.Cut(f, "*")
+		site, region, _ := strings.Cut(site, "/")
+		m := Member{ID: MemberID(i + 1), Site: site, Region: region, Weight: 1, Key: testPub(site)}
+		if heavy {
+			w, err := strconv.ParseUint(weight, 10, 64)
+			if err != nil {
+				panic(err)
+			}
+			m.Weight = w
+		}
+		ms = append(ms, m)
 	}
 	return ms
 }
 
-func event(t *testing.T, s *State, p Place, input string) string {
-	var b strings.Builder
-	for _, e := range s.Advance(p) {
-		fmt.Fprintf(&b, "%s\n", effect(s, e))
+// world is a state with what a test needs to go on: each event has the next index,
+// each transaction the next number.
+type world struct {
+	t     testing.TB
+	s     *State
+	index uint64
+	seq   uint64
+}
+
+func newWorld(t testing.TB, founders ...string) *world {
+	t.Helper()
+	s, err := New(roster(founders...), Rules{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, line := range strings.Split(strings.TrimSpace(input), "\n") {
+	return &world{t: t, s: s}
+}
+
+// place is the next event's, by a site at a time in milliseconds; each event has a
+// round of its own.
+func (w *world) place(site string, at int64) Place {
+	w.t.Helper()
+	m := w.s.BySite(site)
+	if m == nil {
+		w.t.Fatalf("there is no member %s", site)
+	}
+	p := Place{Index: w.index, Round: w.index, Time: Time(at) * Millisecond, Author: m.ID}
+	binary.BigEndian.PutUint64(p.Event[:], w.index+1)
+	w.index++
+	return p
+}
+
+// try lets a site carry one transaction in an event of its own. What is refused must
+// have changed nothing.
+func (w *world) try(site string, body Body) ([]Effect, error) {
+	w.t.Helper()
+	w.seq++
+	return w.carry(site, Tx{Seq: w.seq, Body: body})
+}
+
+func (w *world) carry(site string, tx Tx) ([]Effect, error) {
+	w.t.Helper()
+	p := w.place(site, int64(w.s.now/Millisecond)+1)
+	out := w.s.Advance(p)
+	err := w.apply(p, tx, &out)
+	return out, err
+}
+
+// apply applies what has been through the encoding, and appends the effects to out.
+func (w *world) apply(p Place, tx Tx, out *[]Effect) error {
+	w.t.Helper()
+	raw, err := Encode(tx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if tx, err = Decode(raw); err != nil {
+		return err
+	}
+	before := essence(w.t, w.s)
+	effects, err := w.s.Apply(testNet, p, tx)
+	if err != nil && essence(w.t, w.s) != before {
+		w.t.Errorf("%s was refused (%v) and changed the state", tx.Body.Kind(), err)
+	}
+	*out = append(*out, effects...)
+	return err
+}
+
+// must is try for what is not to be refused.
+func (w *world) must(site string, body Body) []Effect {
+	w.t.Helper()
+	out, err := w.try(site, body)
+	if err != nil {
+		w.t.Fatalf("%s by %s: %v", body.Kind(), site, err)
+	}
+	return out
+}
+
+// essence is the root of a state without what every transaction changes, refused ones
+// too: the digest of outcomes and the numbers that were said.
+func essence(t testing.TB, s *State) string {
+	t.Helper()
+	c := s.Clone()
+	c.outcome, c.said = [32]byte{}, fresh(c.said)
+	r, err := c.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.String()
+}
+
+func fresh[T any](T) (zero T) { return zero }
+
+// TestTranscripts replays testdata/*. "members" begins with founders. Each "apply" is
+// one event of a member, with its transactions a line each; the output is what
+// followed. A line is
+//
+//	[as=ACCOUNT/KEY,KEY…] [n=NUMBER] KIND JSON
+//
+// where as= is an account's word with its signatures, and n= the transaction's number.
+// In the JSON, $key(NAME) is a public key, $keys(NAME,…) are several in order, $card(SITE,REGION,WEIGHT,NAME) and
+// $rotate(MEMBER,NAME) are the proofs by that key, $content(ID) is what a vote on a
+// proposal names, $json{…} bytes of JSON.
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		w := &world{t: t}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			w.t = t
+			if d.Cmd == "members" {
+				var err error
+				if w.s, err = New(roster(strings.Fields(d.Input)...), Rules{}); err != nil {
+					return "error: " + err.Error()
+				}
+				w.index = 0
+				return "ok"
+			}
+			if d.Cmd == "apply" {
+				return w.event(t, d)
+			}
+			return w.show(t, d)
+		})
+	})
+}
+
+func (w *world) event(t *testing.T, d *datadriven.TestData) string {
+	var site string
+	var at int64
+	d.ScanArgs(t, "by", &site)
+	d.ScanArgs(t, "at", &at)
+	p := w.place(site, at)
+	if d.HasArg("round") {
+		d.ScanArgs(t, "round", &p.Round)
+	}
+	var b strings.Builder
+	for _, e := range w.s.Advance(p) {
+		fmt.Fprintln(&b, effect(w.s, e))
+	}
+	for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
 		if line == "" {
 			continue
 		}
-		kind, body, _ := strings.Cut(line, " ")
-		raw, err := json.Marshal(envelope{V: txVersion, ID: "x", Kind: Kind(kind), Body: json.RawMessage(body)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		tx, err := Decode(raw)
+		tx, err := w.parse(line)
 		if err != nil {
 			fmt.Fprintf(&b, "not understood: %v\n", err)
 			continue
 		}
-		before := s.Root()
-		effects, err := s.Apply(p, tx)
-		if err != nil {
+		var out []Effect
+		if err := w.apply(p, tx, &out); err != nil {
 			fmt.Fprintf(&b, "refused: %v\n", err)
-			if s.Root() != before {
-				t.Errorf("%s was refused and changed the state", line)
-			}
 		}
-		for _, e := range effects {
-			fmt.Fprintf(&b, "%s\n", effect(s, e))
+		for _, e := range out {
+			fmt.Fprintln(&b, effect(w.s, e))
 		}
 	}
 	if b.Len() == 0 {
@@ -93,19 +206,190 @@ func event(t *testing.T, s *State, p Place, input string) string {
 	return b.String()
 }
 
+// parse reads a line of a transcript.
+func (w *world) parse(line string) (Tx, error) {
+	w.t.Helper()
+	w.seq++
+	tx := Tx{Seq: w.seq}
+	var keys []string
+	for {
+		word, rest, _ := strings.Cut(line, " ")
+		if as, ok := strings.CutPrefix(word, "as="); ok {
+			account, by, _ := strings.Cut(as, "/")
+			tx.Account, keys, line = account, strings.Split(by, ","), rest
+		} else if n, ok := strings.CutPrefix(word, "n="); ok {
+			var err error
+			if tx.Seq, err = strconv.ParseUint(n, 10, 64); err != nil {
+				w.t.Fatal(err)
+			}
+			line = rest
+		} else {
+			tx.Body = newBody(Kind(word))
+			if tx.Body == nil {
+				return tx, fmt.Errorf("kind %q is not known", word)
+			}
+			dec := json.NewDecoder(strings.NewReader(w.expand(rest)))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(tx.Body); err != nil {
+				return tx, err
+			}
+			break
+		}
+	}
+	for _, k := range keys {
+		if err := Sign(testNet, &tx, testKey(k)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return tx, nil
+}
+
+var call = regexp.MustCompile(`\$(keys?|card|rotate|content)\(([^)]*)\)|\$json(\{[^}]*\})`)
+
+// expand puts keys and proofs into the JSON of a transcript.
+func (w *world) expand(text string) string {
+	t := w.t
+	return call.ReplaceAllStringFunc(text, func(m string) string {
+		parts := call.FindStringSubmatch(m)
+		args := strings.Split(parts[2], ",")
+		var b []byte
+		switch parts[1] {
+		case "key":
+			b = testPub(args[0])
+		case "keys":
+			slices.SortFunc(args, func(a, b string) int { return bytes.Compare(testPub(a), testPub(b)) })
+			for i, name := range args {
+				args[i] = `"` + base64.StdEncoding.EncodeToString(testPub(name)) + `"`
+			}
+			return strings.Join(args, ",")
+		case "card":
+			weight, err := strconv.ParseUint(args[2], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = ed25519.Sign(testKey(args[3]), CardBytes(args[0], args[1], weight, testPub(args[3])))
+		case "rotate":
+			id, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = ed25519.Sign(testKey(args[1]), RotateBytes(testNet, MemberID(id), testPub(args[1])))
+		case "content":
+			b = []byte("none")
+			for _, p := range w.s.Proposals() {
+				if fmt.Sprint(p.ID) == args[0] {
+					b = p.Content
+				}
+			}
+		default:
+			b = []byte(parts[3])
+		}
+		return `"` + base64.StdEncoding.EncodeToString(b) + `"`
+	})
+}
+
 func effect(s *State, e Effect) string {
-	out := string(e.Kind) + " " + e.Image + e.Machine
+	var b bytes.Buffer
+	b.WriteString(string(e.Kind))
+	for _, name := range []string{e.Account, e.Image, e.Machine} {
+		if name != "" {
+			b.WriteString(" " + name)
+		}
+	}
+	if e.Member != 0 {
+		b.WriteString(" " + s.Site(e.Member))
+	}
 	if e.Move.Machine != "" {
-		out += fmt.Sprintf(" (move %d %s", e.Move.ID, e.Move.Phase)
+		fmt.Fprintf(&b, " (move %d %s", e.Move.ID, e.Move.Phase)
 		if e.Move.To != 0 {
-			out += " to " + s.Site(e.Move.To)
+			b.WriteString(" to " + s.Site(e.Move.To))
 		}
 		if e.Move.Reason != "" {
-			out += ": " + e.Move.Reason
+			b.WriteString(": " + e.Move.Reason)
 		}
-		out += ")"
+		b.WriteString(")")
 	}
-	return out
+	return b.String()
+}
+
+// show answers a question of a transcript about the state.
+func (w *world) show(t *testing.T, d *datadriven.TestData) string {
+	var name string
+	if d.HasArg("name") {
+		d.ScanArgs(t, "name", &name)
+	}
+	switch d.Cmd {
+	case "machine":
+		return describe(w.s, w.s.Machine(name))
+	case "may":
+		var to string
+		d.ScanArgs(t, "machine", &name)
+		d.ScanArgs(t, "to", &to)
+		if why := w.s.MayMove(name, w.s.BySite(to).ID, Limits{}); len(why) > 0 {
+			return strings.Join(why, "\n")
+		}
+		return "it may"
+	case "roster":
+		return w.roster()
+	case "proposals":
+		return w.proposals()
+	case "reserved":
+		var b strings.Builder
+		for _, m := range w.s.Members() {
+			fmt.Fprintf(&b, "%s: %+v\n", m.Site, w.s.Reserved(m.ID))
+		}
+		return b.String()
+	case "json": // of a machine, image or account
+		for _, v := range []any{w.s.Machine(name), w.s.Image(name), w.s.Account(name)} {
+			if text, _ := json.Marshal(v); string(text) != "null" {
+				return string(text)
+			}
+		}
+		return "none"
+	}
+	t.Fatalf("unknown command %s", d.Cmd)
+	return ""
+}
+
+func (w *world) roster() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version %d\n", w.s.RosterVersion())
+	for _, m := range w.s.Members() {
+		fmt.Fprintf(&b, "%d %s", m.ID, m.Site)
+		if m.Region != "" {
+			b.WriteString("/" + m.Region)
+		}
+		fmt.Fprintf(&b, ", weight %d, since %d", m.Weight, m.Since)
+		if !bytes.Equal(m.Key, testPub(m.Site)) {
+			b.WriteString(", another key")
+		}
+		if len(m.Old) > 0 {
+			b.WriteString(", in rotation")
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func (w *world) proposals() string {
+	var b strings.Builder
+	for _, p := range w.s.Proposals() {
+		fmt.Fprintf(&b, "%d: %s %s (%d) by %s", p.ID, p.Change, p.Site, p.Member, w.s.Site(p.By))
+		for _, v := range p.Yes {
+			b.WriteString(", yes " + w.s.Site(v.Member))
+		}
+		for _, v := range p.No {
+			b.WriteString(", no " + w.s.Site(v.Member))
+		}
+		if p.Expires != 0 {
+			fmt.Fprintf(&b, ", until %d ms", p.Expires/Millisecond)
+		}
+		b.WriteByte('\n')
+	}
+	if b.Len() == 0 {
+		return "none"
+	}
+	return b.String()
 }
 
 func describe(s *State, m *Machine) string {
@@ -121,155 +405,4 @@ func describe(s *State, m *Machine) string {
 		fmt.Fprintf(&b, "\nindex %d: epoch %d %s (%s)", h.Index, h.Epoch, s.Site(h.Owner), h.Why)
 	}
 	return b.String()
-}
-
-// TestOneOwnerAtEveryIndex throws random transactions by random members at the
-// ledger: whatever is accepted, a machine's epochs grow by one, each has one
-// owner, and a replica that sees the same events has the same state.
-func TestOneOwnerAtEveryIndex(t *testing.T) {
-	accepted := map[Kind]int{}
-	for seed := range uint64(200) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		a, b := fresh(t), fresh(t)
-		for i := range uint64(400) {
-			body, author := randomBody(r, a)
-			if r.IntN(4) == 0 {
-				author = MemberID(1 + r.IntN(4))
-			}
-			p := Place{Index: i, Round: i / 3, Time: Time(i) * 2e8, Author: author}
-			tx := Tx{ID: "x", Body: body}
-			if due := a.Due(); due > 1 && a.Now >= due {
-				t.Fatalf("seed %d: something was due at %d and has not happened at %d", seed, due, a.Now)
-			}
-			a.Advance(p)
-			if _, err := a.Apply(p, tx); err == nil {
-				accepted[tx.Body.Kind()]++
-			}
-			raw, err := Encode(tx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tx, err = Decode(raw)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Advance(p)
-			_, _ = b.Apply(p, tx)
-			if a.Root() != b.Root() {
-				t.Fatalf("seed %d: replicas differ after event %d", seed, i)
-			}
-			checkOwners(t, a)
-		}
-		if c := a.Clone(); c.Root() != a.Root() {
-			t.Fatalf("seed %d: a clone is not the same", seed)
-		}
-	}
-	for _, k := range []Kind{KindRelease, KindConfirm, KindDecline, KindReclaim, KindAbort} {
-		if accepted[k] == 0 {
-			t.Errorf("no %s was ever accepted, so nothing was tested: %v", k, accepted)
-		}
-	}
-}
-
-func fresh(t *testing.T) *State {
-	s, err := New(roster([]string{"alice", "bob", "carol", "dave"}), Rules{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func checkOwners(t *testing.T, s *State) {
-	t.Helper()
-	for _, m := range s.Machines {
-		last := m.Handovers[len(m.Handovers)-1]
-		if last.Owner != m.Owner || last.Epoch != m.Epoch {
-			t.Fatalf("machine %s: history ends with %+v, state has owner %d epoch %d", m.Name, last, m.Owner, m.Epoch)
-		}
-		for i := 1; i < len(m.Handovers); i++ {
-			was, is := m.Handovers[i-1], m.Handovers[i]
-			if is.Epoch != was.Epoch+1 || is.Index < was.Index || is.Owner == was.Owner {
-				t.Fatalf("machine %s: %+v is followed by %+v", m.Name, was, is)
-			}
-		}
-	}
-}
-
-// randomBody is a transaction that is likely to fit the state, and who should say it.
-func randomBody(r *rand.Rand, s *State) (Body, MemberID) {
-	name := fmt.Sprintf("m%d", r.IntN(2))
-	m := s.Machine(name)
-	if s.Image("os") == nil {
-		return &Publish{Name: "os", Commit: "c", Size: 1, Stored: 1}, 1
-	}
-	if m == nil {
-		return &Define{Name: name, Image: "os", Memory: 1, Spec: json.RawMessage(`{}`)}, 1
-	}
-	var mv Move
-	if m.Move != nil {
-		mv = *m.Move
-	}
-	switch r.IntN(9) {
-	case 0, 1:
-		return &Intent{Machine: name, Epoch: m.Epoch, Only: MemberID(r.IntN(5)), Needs: Needs{Memory: 1}}, m.Owner
-	case 2, 3:
-		bidder := MemberID(1 + r.IntN(4))
-		return &Bid{Machine: name, Move: mv.ID, Eligible: r.IntN(4) > 0, FreeMemory: 10, Predicted: int64(r.IntN(3))}, bidder
-	case 4, 5:
-		return &Release{Machine: name, Move: mv.ID, Epoch: m.Epoch + 1, To: mv.To}, m.Owner
-	case 6:
-		return &Confirm{Machine: name, Epoch: m.Epoch}, m.Owner
-	case 7:
-		if r.IntN(2) == 0 {
-			return &Reclaim{Machine: name, Epoch: m.Epoch}, mv.From
-		}
-		return &Decline{Machine: name, Epoch: m.Epoch, Reason: "no"}, m.Owner
-	}
-	return &Abort{Machine: name, Move: mv.ID, Reason: "no"}, mv.From
-}
-
-// TestEqualBidsDoNotFavourOneMember: over many moves each of two equal bidders wins.
-func TestEqualBidsDoNotFavourOneMember(t *testing.T) {
-	wins := map[MemberID]int{}
-	for start := range uint64(12) {
-		s := fresh(t)
-		at := func(i uint64, by MemberID) Place { return Place{Index: start + i, Time: Time(i), Author: by} }
-		for i, step := range []struct {
-			by   MemberID
-			body Body
-		}{
-			{1, &Publish{Name: "os", Commit: "c"}},
-			{1, &Define{Name: "m", Image: "os", Memory: 1, Spec: json.RawMessage(`{}`)}},
-			{1, &Intent{Machine: "m", Epoch: 1}},
-			{2, &Bid{Machine: "m", Move: start + 2, Eligible: true, Predicted: 5}},
-			{3, &Bid{Machine: "m", Move: start + 2, Eligible: true, Predicted: 5}},
-			{4, &Bid{Machine: "m", Move: start + 2, Reason: "full"}},
-		} {
-			if _, err := s.Apply(at(uint64(i), step.by), Tx{Body: step.body}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		wins[s.Machine("m").Move.To]++
-	}
-	if wins[2] == 0 || wins[3] == 0 {
-		t.Errorf("wins are %v: one of two equal bidders never wins", wins)
-	}
-}
-
-func FuzzDecode(f *testing.F) {
-	f.Add([]byte(`{"v":1,"id":"a","kind":"tick","body":{}}`))
-	f.Add([]byte(`{"v":1,"id":"a","kind":"move.confirm","body":{"machine":"m","epoch":2}}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		tx, err := Decode(b)
-		if err != nil {
-			return
-		}
-		raw, err := Encode(tx)
-		if err != nil {
-			return
-		}
-		if _, err := Decode(raw); err != nil {
-			t.Errorf("%s decodes, but not after it was encoded again: %v", b, err)
-		}
-	})
 }

@@ -1,93 +1,115 @@
 package ledger
 
 import (
-	"encoding/json"
+	"cmp"
 	"slices"
 	"strings"
 )
 
-// Define brings a machine into being; its author is the first owner.
-type Define struct {
-	Name   string          `json:"name"`
-	Image  string          `json:"image"`
-	Memory int64           `json:"memory"` // bytes, what a destination has to have free
-	Spec   json.RawMessage `json:"spec"`
-}
+// maxSize bounds every size in bytes that comes from outside: sums of them do not
+// overflow.
+const maxSize = int64(1) << 50
 
-// Kind implements Body.
-func (*Define) Kind() Kind { return KindDefine }
+// maxSpec bounds a machine's description, in bytes.
+const maxSpec = 8 << 10
 
-func (t *Define) apply(s *State, p Place) ([]Effect, error) {
-	if err := checkName("machine", t.Name); err != nil {
+func (t *Define) apply(s *State, a *act) ([]Effect, error) {
+	if err := CheckName("machine", t.Name); err != nil {
 		return nil, err
 	}
-	img := s.Image(t.Image)
-	if img == nil {
-		return nil, refuse("there is no image %s: add it with `dcnode image add`", t.Image)
+	if err := a.here(t.Site); err != nil {
+		return nil, err
 	}
-	if t.Memory <= 0 {
+	if have := s.Machine(t.Name); have != nil {
+		return nil, refuse("machine %s exists already (at %s): choose another name", t.Name, s.Site(have.Owner))
+	}
+	v := s.Version(t.Image)
+	if v == nil {
+		return nil, refuse("there is no image %.140s: add it with `dcnode image add`", t.Image)
+	}
+	account := cmp.Or(t.Account, a.who())
+	switch {
+	case !a.speaks(account):
+		return nil, refuse("machine %s is to belong to account %.70q: that has to sign it, not %s", t.Name, account, a.who())
+	case t.Memory <= 0 || t.Memory > maxSize:
 		return nil, refuse("machine %s: memory of %d bytes", t.Name, t.Memory)
+	case len(t.Spec) > maxSpec:
+		return nil, refuse("machine %s: a description of %d bytes, at most %d are taken", t.Name, len(t.Spec), maxSpec)
 	}
-	i, found := slices.BinarySearchFunc(s.Machines, t.Name, func(m Machine, n string) int { return strings.Compare(m.Name, n) })
-	if found {
-		return nil, refuse("machine %s exists already (at %s): choose another name", t.Name, s.Site(s.Machines[i].Owner))
+	if err := t.Policy.check(); err != nil {
+		return nil, refuse("machine %s: %v", t.Name, err)
 	}
-	s.Machines = slices.Insert(s.Machines, i, Machine{
-		Name: t.Name, Image: img.Name, Commit: img.Commit, Spec: t.Spec, Memory: t.Memory, Owner: p.Author, Epoch: 1,
-		Handovers: []Handover{{Index: p.Index, Epoch: 1, Owner: p.Author, Why: KindDefine}},
-	})
-	return []Effect{{Kind: KindDefine, Machine: t.Name}}, nil
+	takes := Quota{Machines: 1, Memory: t.Memory}
+	if err := s.room(account, takes); err != nil {
+		return nil, err
+	}
+	name, tag := SplitRef(t.Image)
+	m := &Machine{
+		Name: t.Name, Account: account, Image: Ref(name, tag), Commit: v.Commit, Spec: t.Spec, Memory: t.Memory,
+		Owner: a.Author, Policy: t.Policy,
+	}
+	if why := s.forbids(m, a.author); len(why) > 0 {
+		return nil, refuse("machine %s may not be at %s: %s", t.Name, a.site(), strings.Join(why, "; "))
+	}
+	hand(m, a.Author, KindDefine, a.Place)
+	s.use(account, takes, 1)
+	s.made(m, 1)
+	s.put(m)
+	return []Effect{{Kind: KindDefine, Machine: m.Name, Account: account, Member: a.Author}}, nil
 }
 
-// Set records that the owner stopped its machine or started it again.
-type Set struct {
-	Name    string `json:"name"`
-	Stopped bool   `json:"stopped"`
-}
-
-// Kind implements Body.
-func (*Set) Kind() Kind { return KindSet }
-
-func (t *Set) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.owned(t.Name, p)
+func (t *Set) apply(s *State, a *act) ([]Effect, error) {
+	m, err := s.owned(t.Name, a)
 	if err != nil {
 		return nil, err
 	}
 	if m.Move != nil {
 		return nil, refuse("machine %s is moving (%s): wait for the end or cancel the move", m.Name, m.Move.Phase)
 	}
-	m.Stopped = t.Stopped
-	return []Effect{{Kind: KindSet, Machine: t.Name}}, nil
+	next, _ := edit(m)
+	next.Stopped = t.Stopped
+	s.put(next)
+	return []Effect{{Kind: KindSet, Machine: t.Name, Member: a.Author}}, nil
 }
 
-// Delete ends a machine for good.
-type Delete struct {
-	Name string `json:"name"`
-}
-
-// Kind implements Body.
-func (*Delete) Kind() Kind { return KindDelete }
-
-func (t *Delete) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.owned(t.Name, p)
-	if err != nil {
-		return nil, err
+func (t *Delete) apply(s *State, a *act) ([]Effect, error) {
+	m := s.Machine(t.Name)
+	if m == nil {
+		return nil, refuse("there is no machine %.70q", t.Name)
 	}
-	if m.Move != nil {
-		return nil, refuse("machine %s is moving (%s): wait for the end or cancel the move", m.Name, m.Move.Phase)
+	switch owner := s.member(m.Owner); {
+	case owner != nil && (m.Owner != a.Author || a.account != nil):
+		return nil, refuse("machine %s belongs to %s: ask there", m.Name, owner.Site)
+	case owner == nil && !a.speaks(m.Account):
+		return nil, refuse("machine %s was left behind by %s: only its account, %s, can delete it", m.Name, s.Site(m.Owner), m.Account)
 	}
-	s.Machines = slices.DeleteFunc(s.Machines, func(o Machine) bool { return o.Name == t.Name })
-	return []Effect{{Kind: KindDelete, Machine: t.Name}}, nil
+	// Of a move between two that have both left nobody is there to end it.
+	if mv := m.Move; mv != nil && (s.member(m.Owner) != nil || s.member(mv.From) != nil) {
+		return nil, refuse("machine %s is moving (%s): wait for the end or cancel the move", m.Name, mv.Phase)
+	}
+	s.remove(m)
+	s.made(m, -1)
+	s.use(m.Account, Quota{Machines: 1, Memory: m.Memory}, -1)
+	return []Effect{{Kind: KindDelete, Machine: m.Name, Account: m.Account, Member: m.Owner}}, nil
 }
 
-// owned is the machine of that name if p's author owns it.
-func (s *State) owned(name string, p Place) (*Machine, error) {
+// owned is the machine of that name if the transaction's author owns it.
+func (s *State) owned(name string, a *act) (*Machine, error) {
 	m := s.Machine(name)
 	if m == nil {
-		return nil, refuse("there is no machine %s", name)
+		return nil, refuse("there is no machine %.70s", name)
 	}
-	if m.Owner != p.Author {
+	if m.Owner != a.Author {
 		return nil, refuse("machine %s belongs to %s: ask there", name, s.Site(m.Owner))
 	}
 	return m, nil
+}
+
+// hand gives m, which is the caller's own copy, to another owner with the next epoch.
+func hand(m *Machine, to MemberID, why Kind, p Place) {
+	m.Owner = to
+	m.Epoch++
+	h := Handover{Index: p.Index, Event: p.Event[:], Epoch: m.Epoch, Owner: to, Why: why}
+	keep := m.Handovers[max(0, len(m.Handovers)-maxHandovers+1):]
+	m.Handovers = append(slices.Clip(keep), h)
 }

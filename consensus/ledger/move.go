@@ -2,51 +2,18 @@ package ledger
 
 import (
 	"fmt"
+	"iter"
 	"slices"
-	"strings"
 )
 
-// KindSelected and KindNowhere are effects without a transaction of their own:
-// the end of a bidding.
-const (
-	KindSelected Kind = "move.selected"
-	KindNowhere  Kind = "move.nowhere"
-)
+// defaultPause is the longest pause of a move, in milliseconds, if nobody says
+// anything else.
+const defaultPause = 300
 
-// Effect is something that follows from the order. Move, when there is one, is a
-// copy of the move as it is after the step.
-type Effect struct {
-	Kind    Kind
-	Image   string
-	Machine string
-	Move    Move
-}
-
-// Needs are what a machine asks of a destination.
-type Needs struct {
-	Memory      int64  `json:"memory"` // bytes
-	Disk        int64  `json:"disk"`   // bytes, at most
-	VCPUs       int    `json:"vcpus"`
-	Driver      string `json:"driver"`
-	Accelerator string `json:"accelerator,omitempty"`
-	MachineType string `json:"machine_type,omitempty"`
-	MemoryBytes int64  `json:"memory_bytes"` // expected to travel
-	DiskBytes   int64  `json:"disk_bytes"`   // of the machine's own overlay, expected to travel
-}
-
-// Intent asks for a move.
-type Intent struct {
-	Machine string   `json:"machine"`
-	Epoch   uint64   `json:"epoch"`          // of the machine now
-	Only    MemberID `json:"only,omitempty"` // restricts the candidates to one
-	Needs   Needs    `json:"needs"`
-}
-
-// Kind implements Body.
-func (*Intent) Kind() Kind { return KindIntent }
-
-func (t *Intent) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.owned(t.Machine, p)
+// apply begins a move. What the law forbids wherever the machine would go cannot even
+// be asked for.
+func (t *Intent) apply(s *State, a *act) ([]Effect, error) {
+	m, err := s.owned(t.Machine, a)
 	if err != nil {
 		return nil, err
 	}
@@ -57,288 +24,425 @@ func (t *Intent) apply(s *State, p Place) ([]Effect, error) {
 		return nil, refuse("machine %s is in epoch %d, the intent speaks of %d: it has moved meanwhile", m.Name, m.Epoch, t.Epoch)
 	case m.Stopped:
 		return nil, refuse("machine %s is stopped: start it first", m.Name)
-	case t.Only == p.Author:
-		return nil, refuse("machine %s is at %s already", m.Name, s.Site(p.Author))
+	case m.Last != nil && m.Last.ID == a.Index: // a move's number is that of the event
+		return nil, refuse("machine %s had another move by the same event: make this one again", m.Name)
+	case t.Only == a.Author:
+		return nil, refuse("machine %s is at %s already", m.Name, s.Site(a.Author))
 	case t.Only != 0 && s.member(t.Only) == nil:
 		return nil, refuse("member %d is not in the roster", t.Only)
-	case len(s.Members) < 2:
+	case len(s.members) < 2:
 		return nil, refuse("there is no other member to move to")
 	}
-	m.Move = &Move{
-		ID: p.Index, Machine: m.Name, Epoch: m.Epoch, From: p.Author, Only: t.Only, Phase: Bidding, Needs: t.Needs,
-		IntentAt: p.Time, Round: p.Round,
+	if err := checkNeeds(&t.Needs); err != nil {
+		return nil, refuse("%s", err)
 	}
-	return m.effect(KindIntent), nil
+	limits, err := s.limits(m, t.Limits)
+	if err != nil {
+		return nil, err
+	}
+	only, err := s.approved(m, t.Only)
+	if err != nil {
+		return nil, err
+	}
+	if closed := s.closed(m, s.now); closed != "" {
+		return nil, refuse("machine %s: %s", m.Name, closed)
+	}
+	if nobody := s.nobodyFor(m, only); nobody != "" {
+		return nil, refuse("machine %s may not move: %s", m.Name, nobody)
+	}
+	c, _ := edit(m)
+	c.Approvals = nil
+	c.Move = &Move{
+		ID: a.Index, Machine: m.Name, Epoch: m.Epoch, From: a.Author, Only: only, Phase: Bidding, Needs: t.Needs,
+		Limits: limits, IntentAt: s.now, Round: a.Round,
+	}
+	s.put(c)
+	return []Effect{effectOf(KindIntent, c.Name, c.Move)}, nil
 }
 
-// Bid is what a member offers, or why it cannot.
-type Bid struct {
-	Member      MemberID `json:"member,omitempty"` // set by the ledger: the author
-	Machine     string   `json:"machine"`
-	Move        uint64   `json:"move"`
-	Eligible    bool     `json:"eligible"`
-	Reason      string   `json:"reason,omitempty"` // why not
-	FreeMemory  int64    `json:"free_memory"`      // bytes
-	FreeDisk    int64    `json:"free_disk"`        // bytes
-	VMM         string   `json:"vmm,omitempty"`    // driver, version, accelerator
-	RTT         int64    `json:"rtt_us"`           // to the owner, microseconds, measured
-	Bandwidth   int64    `json:"bandwidth"`        // from the owner, bytes per second
-	MissingData int64    `json:"missing_bytes"`    // of the image, bytes this member lacks
-	Predicted   int64    `json:"predicted_ms"`     // of the whole move
-	Index       uint64   `json:"index,omitempty"`  // set by the ledger: place in the order
+// limits are what a move of m may cost, of what its mover asks for and what the
+// policies allow.
+func (s *State) limits(m *Machine, ask Limits) (Limits, error) {
+	if ask.MaxDowntime < 0 || ask.MaxDowntime > maxPause || !size(ask.Bandwidth) {
+		return ask, refuse("the longest pause is from 1 to %d ms, the bandwidth from 1 to %d bytes a second; 0: as the policy says", maxPause, int64(maxSize))
+	}
+	out := ask
+	if why := s.overLimits(m, ask); len(why) > 0 {
+		return ask, refuse("machine %s: %s", m.Name, join(why))
+	}
+	if out.MaxDowntime == 0 {
+		out.MaxDowntime = defaultPause
+	}
+	for _, l := range s.layers(m) {
+		if l.MaxDowntime > 0 {
+			out.MaxDowntime = min(out.MaxDowntime, l.MaxDowntime)
+		}
+		if l.MaxBandwidth > 0 && (out.Bandwidth == 0 || out.Bandwidth > l.MaxBandwidth) {
+			out.Bandwidth = l.MaxBandwidth
+		}
+	}
+	return out, nil
 }
 
-// Kind implements Body.
-func (*Bid) Kind() Kind { return KindBid }
+// overLimits is what the policies of m have against these limits. Zero ones are no
+// wish.
+func (s *State) overLimits(m *Machine, l Limits) []string {
+	var why []string
+	for _, p := range s.layers(m) {
+		if p.MaxDowntime > 0 && l.MaxDowntime > p.MaxDowntime {
+			why = append(why, fmt.Sprintf("the policy of %s allows a pause of %d ms, not %d", p.whose(), p.MaxDowntime, l.MaxDowntime))
+		}
+		if p.MaxBandwidth > 0 && l.Bandwidth > p.MaxBandwidth {
+			why = append(why, fmt.Sprintf("the policy of %s allows %d bytes a second and no more", p.whose(), p.MaxBandwidth))
+		}
+		if l.PostCopy && !p.PostCopy {
+			why = append(why, fmt.Sprintf("the policy of %s does not allow post-copy", p.whose()))
+		}
+	}
+	return why
+}
 
-func (t *Bid) apply(s *State, p Place) ([]Effect, error) {
+// apply takes the word of an account for the next move.
+func (t *Approve) apply(s *State, a *act) ([]Effect, error) {
 	m := s.Machine(t.Machine)
-	if m == nil || m.Move == nil || m.Move.ID != t.Move {
-		return nil, refuse("there is no move %d of machine %s", t.Move, t.Machine)
+	who := t.Account
+	if who == "" {
+		who = a.who()
+	}
+	switch {
+	case m == nil:
+		return nil, refuse("there is no machine %s", t.Machine)
+	case !a.speaks(who):
+		return nil, refuse("%s cannot approve for account %s", a.who(), who)
+	case !s.isMover(m, who):
+		return nil, refuse("machine %s needs no approval of %s: its policy does not name it among the movers", m.Name, who)
+	case m.Epoch != t.Epoch:
+		return nil, refuse("machine %s is in epoch %d, the approval speaks of %d: it has moved meanwhile", m.Name, m.Epoch, t.Epoch)
+	case t.To != 0 && s.member(t.To) == nil:
+		return nil, refuse("member %d is not in the roster", t.To)
+	case t.Until <= s.now:
+		return nil, refuse("the approval has expired already: give it more time")
+	}
+	c, _ := edit(m)
+	c.Approvals = []Approval{{Account: who, Epoch: t.Epoch, To: t.To, Until: t.Until}}
+	for _, p := range m.Approvals { // what no longer counts goes
+		if p.Account != who && p.Epoch == m.Epoch && p.Until > s.now && s.isMover(m, p.Account) {
+			c.Approvals = append(c.Approvals, p)
+		}
+	}
+	slices.SortFunc(c.Approvals, func(a, b Approval) int { return compare(a.Account, b.Account) })
+	s.put(c)
+	return []Effect{{Kind: KindApprove, Machine: c.Name, Account: who, Member: t.To}}, nil
+}
+
+func (s *State) isMover(m *Machine, account string) bool {
+	return slices.ContainsFunc(s.layers(m), func(l layer) bool { return slices.Contains(l.Movers, account) })
+}
+
+// approved says whether a move of m to only, or to any if that is 0, has the approvals
+// that it needs, and to whom they bind it: 0, nobody.
+func (s *State) approved(m *Machine, only MemberID) (MemberID, error) {
+	missing := s.unapproved(m, only)
+	if missing == "" {
+		return only, nil
+	}
+	if only == 0 { // approvals for one site are enough if there is only one such
+		var bound []MemberID
+		for _, p := range m.Approvals {
+			if p.To != 0 && s.member(p.To) != nil && !slices.Contains(bound, p.To) && s.unapproved(m, p.To) == "" {
+				bound = append(bound, p.To)
+			}
+		}
+		if len(bound) == 1 {
+			return bound[0], nil
+		}
+		if len(bound) > 1 {
+			return 0, refuse("the move of machine %s is approved for %s and for %s: say to which", m.Name, s.Site(bound[0]), s.Site(bound[1]))
+		}
+	}
+	return 0, refuse("machine %s: %s", m.Name, missing)
+}
+
+// unapproved is what approvals are missing; empty: none. An approval for one site
+// counts only if that is the only candidate.
+func (s *State) unapproved(m *Machine, only MemberID) string {
+	for _, l := range s.layers(m) {
+		if len(l.Movers) == 0 {
+			continue
+		}
+		need, have := max(l.Approvals, 1), 0
+		for _, p := range m.Approvals {
+			if p.Epoch == m.Epoch && p.Until > s.now && (p.To == 0 || p.To == only) && slices.Contains(l.Movers, p.Account) {
+				have++
+			}
+		}
+		if have < need {
+			return fmt.Sprintf("the policy of %s wants the approval of %d of %s, and there are %d", l.whose(), need, listed("account", l.Movers), have)
+		}
+	}
+	return ""
+}
+
+// apply takes what a member offers. The bidding ends when all who are waited for have
+// said something.
+func (t *Bid) apply(s *State, a *act) ([]Effect, error) {
+	m, err := s.moving(t.Machine, t.Move)
+	if err != nil {
+		return nil, err
 	}
 	mv := m.Move
 	switch {
 	case mv.Phase != Bidding:
 		return nil, refuse("the bidding for machine %s is over", m.Name)
-	case p.Author == mv.From:
+	case a.Author == mv.From:
 		return nil, refuse("the owner of machine %s cannot bid for it", m.Name)
-	case mv.Only != 0 && p.Author != mv.Only:
+	case mv.Only != 0 && a.Author != mv.Only:
 		return nil, refuse("only %s was asked to bid for machine %s", s.Site(mv.Only), m.Name)
-	case slices.ContainsFunc(mv.Bids, func(b Bid) bool { return b.Member == p.Author }):
-		return nil, refuse("%s has bid already", s.Site(p.Author))
+	case mv.bidOf(a.Author) != nil:
+		return nil, refuse("%s has bid already", s.Site(a.Author))
 	}
-	b := *t
-	b.Member, b.Index = p.Author, p.Index
-	mv.Bids = append(mv.Bids, b)
-	want := len(s.Members) - 1
-	if mv.Only != 0 {
-		want = 1
+	if err := checkBid(t); err != nil {
+		return nil, refuse("%s", err)
 	}
-	if len(mv.Bids) < want {
+	if t.Able && (t.Expires <= s.now || t.Expires > later(s.now, s.rules.BidExpiry)) {
+		return nil, refuse("the bid holds until a time that is past, or more than %d s ahead", s.rules.BidExpiry/Second)
+	}
+	c, mv := edit(m)
+	b := t.kept(&mv.Needs, s.text())
+	b.Member, b.Index = a.Author, a.Index
+	mv.Bids = longer(mv.Bids, b)
+	s.put(c)
+	s.record(a.Author, func(r *Record) { r.Bids, r.Silent, r.Trust = r.Bids+1, 0, forgive(r.Trust) })
+	if s.awaits(c) {
 		return nil, nil
 	}
-	return []Effect{s.selectFor(m, p)}, nil
+	return []Effect{s.selectFor(c, a.Place)}, nil
 }
 
-// selectFor ends the bidding: same state, same winner, at every member. The
-// winner is the eligible bidder with the least predicted time; equal ones are
-// told apart by their member number turned by the move's, so that no member is
-// favoured for ever. Its memory is reserved from now on.
-func (s *State) selectFor(m *Machine, p Place) Effect {
-	mv := m.Move
-	best := -1
+// longer is a list with one bid more, which shares nothing with it and has no room for
+// others, as append would leave.
+func longer(bids []Bid, b Bid) []Bid {
+	out := make([]Bid, len(bids)+1)
+	copy(out, bids)
+	out[len(bids)] = b
+	return out
+}
+
+// awaited are the members whose bids the bidding for m still waits for: not those who
+// have let several pass, those whom the policy forbids anyway, nor those who have
+// joined since.
+func (s *State) awaited(m *Machine) iter.Seq[MemberID] {
+	return func(yield func(MemberID) bool) {
+		mv := m.Move
+		for _, b := range s.members {
+			switch {
+			case b.ID == mv.From, mv.Only != 0 && b.ID != mv.Only, b.Since > mv.ID, b.Record.Silent >= MaxSilent, mv.bidOf(b.ID) != nil:
+			case len(s.forbids(m, b)) == 0:
+				if !yield(b.ID) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// awaits says whether the bidding for m still waits for anybody.
+func (s *State) awaits(m *Machine) bool {
+	for range s.awaited(m) {
+		return true
+	}
+	return false
+}
+
+// bidOf is a member's bid, or nil.
+func (mv *Move) bidOf(id MemberID) *Bid {
 	for i := range mv.Bids {
-		b := &mv.Bids[i]
-		if free := b.FreeMemory - s.reservedSince(b.Member, b.Index); b.Eligible && free < mv.Needs.Memory {
-			b.Eligible = false
-			b.Reason = fmt.Sprintf("%d bytes of its memory are not promised to other machines, %d are needed", max(free, 0), mv.Needs.Memory)
-		}
-		if b.Eligible && (best < 0 || s.better(mv, b, &mv.Bids[best])) {
-			best = i
+		if mv.Bids[i].Member == id {
+			return &mv.Bids[i]
 		}
 	}
-	if best < 0 {
-		return m.end(Nowhere, p, s.whyNowhere(mv), KindNowhere)
-	}
-	mv.To, mv.Phase, mv.SelectedAt, mv.SelectedIndex = mv.Bids[best].Member, Copying, p.Time, p.Index
-	mv.Deadline = 0
-	return m.effect(KindSelected)[0]
+	return nil
 }
 
-func (s *State) better(mv *Move, a, b *Bid) bool {
-	if a.Predicted != b.Predicted {
-		return a.Predicted < b.Predicted
-	}
-	return turned(s, mv, a.Member) < turned(s, mv, b.Member)
-}
-
-// turned is a member's rank in the roster, counted from a start that the move picks.
-func turned(s *State, mv *Move, id MemberID) int {
-	n := len(s.Members)
-	rank := slices.IndexFunc(s.Members, func(m Member) bool { return m.ID == id })
-	return (rank + int(mv.ID%uint64(n))) % n
-}
-
-// reservedSince is the memory, in bytes, of the machines that were promised to a
-// member after it bid at index: the bid cannot know of them.
-func (s *State) reservedSince(id MemberID, index uint64) int64 {
-	var sum int64
-	for i := range s.Machines {
-		mv := s.Machines[i].Move
-		if mv != nil && mv.To == id && mv.Phase != Bidding && mv.SelectedIndex >= index {
-			sum += mv.Needs.Memory
-		}
-	}
-	return sum
-}
-
-func (s *State) whyNowhere(mv *Move) string {
-	if len(mv.Bids) == 0 {
-		return "no member answered within the bid window"
-	}
-	why := make([]string, len(mv.Bids))
-	for i, b := range mv.Bids {
-		why[i] = s.Site(b.Member) + ": " + b.Reason
-	}
-	return "no member is eligible (" + strings.Join(why, "; ") + ")"
-}
-
-// Release says that the owner has paused the machine for good in favour of To,
-// which owns it from this place in the order on.
-type Release struct {
-	Machine string   `json:"machine"`
-	Move    uint64   `json:"move"`
-	Epoch   uint64   `json:"epoch"` // the new one
-	To      MemberID `json:"to"`
-	After   Time     `json:"after,omitempty"` // see Move.After
-}
-
-// Kind implements Body.
-func (*Release) Kind() Kind { return KindRelease }
-
-func (t *Release) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.owned(t.Machine, p)
+// apply notes that the selected member keeps its word.
+func (t *Accept) apply(s *State, a *act) ([]Effect, error) {
+	m, err := s.moving(t.Machine, t.Move)
 	if err != nil {
 		return nil, err
 	}
-	mv := m.Move
-	switch {
-	case mv == nil || mv.ID != t.Move || mv.Phase != Copying:
-		return nil, refuse("there is no move %d of machine %s to release it to", t.Move, t.Machine)
-	case t.To != mv.To:
-		return nil, refuse("machine %s was promised to %s, not to %s", m.Name, s.Site(mv.To), s.Site(t.To))
-	case t.Epoch != m.Epoch+1:
-		return nil, refuse("machine %s is in epoch %d: a release makes it %d, not %d", m.Name, m.Epoch, m.Epoch+1, t.Epoch)
+	switch mv := m.Move; {
+	case mv.Phase != Copying || mv.To != a.Author:
+		return nil, refuse("machine %s was not promised to %s, or not any more", m.Name, s.Site(a.Author))
+	case mv.Accepted:
+		return nil, refuse("%s has accepted machine %s already", s.Site(a.Author), m.Name)
 	}
-	mv.Phase, mv.ReleasedAt, mv.After, mv.Round, mv.Deadline = Released, p.Time, t.After, p.Round, 0
-	m.hand(mv.To, KindRelease, p)
-	return m.effect(KindRelease), nil
+	c, mv := edit(m)
+	mv.Accepted = true
+	mv.enter(Copying, a.Place)
+	s.put(c)
+	return []Effect{effectOf(KindAccept, c.Name, mv)}, nil
 }
 
-// Confirm says that the new owner runs the machine.
-type Confirm struct {
-	Machine string `json:"machine"`
-	Epoch   uint64 `json:"epoch"`
-}
-
-// Kind implements Body.
-func (*Confirm) Kind() Kind { return KindConfirm }
-
-func (t *Confirm) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.released(t.Machine, t.Epoch)
+// apply begins the deadline of the copying anew.
+func (t *Beat) apply(s *State, a *act) ([]Effect, error) {
+	m, err := s.moving(t.Machine, t.Move)
 	if err != nil {
 		return nil, err
 	}
-	if m.Owner != p.Author {
-		return nil, refuse("machine %s belongs to %s", m.Name, s.Site(m.Owner))
+	switch mv := m.Move; {
+	case a.Author != mv.From:
+		return nil, refuse("machine %s is moved by %s", m.Name, s.Site(mv.From))
+	case mv.Phase != Copying || !mv.Accepted:
+		return nil, refuse("machine %s is not being copied: %s", m.Name, mv.Phase)
 	}
-	return []Effect{m.end(Done, p, "", KindConfirm)}, nil
+	c, mv := edit(m)
+	mv.enter(Copying, a.Place)
+	s.put(c)
+	return nil, nil
 }
 
-// Decline gives the machine back: the new owner could not load it and has never run it.
-type Decline struct {
-	Machine string `json:"machine"`
-	Epoch   uint64 `json:"epoch"`
-	Reason  string `json:"reason"`
-}
-
-// Kind implements Body.
-func (*Decline) Kind() Kind { return KindDecline }
-
-func (t *Decline) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.released(t.Machine, t.Epoch)
-	if err != nil {
-		return nil, err
-	}
-	if m.Owner != p.Author {
-		return nil, refuse("machine %s belongs to %s", m.Name, s.Site(m.Owner))
-	}
-	m.hand(m.Move.From, KindDecline, p)
-	return []Effect{m.end(Declined, p, t.Reason, KindDecline)}, nil
-}
-
-// Reclaim takes the machine back after the lease: the new owner has not confirmed
-// and has paused the machine by itself.
-type Reclaim struct {
-	Machine string `json:"machine"`
-	Epoch   uint64 `json:"epoch"`
-}
-
-// Kind implements Body.
-func (*Reclaim) Kind() Kind { return KindReclaim }
-
-func (t *Reclaim) apply(s *State, p Place) ([]Effect, error) {
-	m, err := s.released(t.Machine, t.Epoch)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case m.Move.From != p.Author:
-		return nil, refuse("machine %s came from %s: only it can reclaim it", m.Name, s.Site(m.Move.From))
-	case m.Move.Deadline == 0 || s.Now < m.Move.Deadline:
-		return nil, refuse("the lease of machine %s has not ended", m.Name)
-	}
-	m.hand(m.Move.From, KindReclaim, p)
-	return []Effect{m.end(Reclaimed, p, "the destination did not confirm within the lease", KindReclaim)}, nil
-}
-
-// Abort ends a move before Release; source and destination may say it.
-type Abort struct {
-	Machine string `json:"machine"`
-	Move    uint64 `json:"move"`
-	Reason  string `json:"reason"`
-}
-
-// Kind implements Body.
-func (*Abort) Kind() Kind { return KindAbort }
-
-func (t *Abort) apply(s *State, p Place) ([]Effect, error) {
-	m := s.Machine(t.Machine)
-	if m == nil || m.Move == nil || m.Move.ID != t.Move {
-		return nil, refuse("there is no move %d of machine %s", t.Move, t.Machine)
-	}
-	mv := m.Move
-	if mv.Phase == Released {
-		return nil, refuse("machine %s is released: only its new owner can give it back", m.Name)
-	}
-	if p.Author != mv.From && p.Author != mv.To {
-		return nil, refuse("%s has no part in the move of machine %s", s.Site(p.Author), m.Name)
-	}
-	return []Effect{m.end(Aborted, p, t.Reason, KindAbort)}, nil
-}
-
-// released is the machine of that name if it waits, in that epoch, for a Confirm.
-func (s *State) released(name string, epoch uint64) (*Machine, error) {
+// moving is the machine of that name if that move of it is under way.
+func (s *State) moving(name string, id uint64) (*Machine, error) {
 	m := s.Machine(name)
-	if m == nil || m.Move == nil || m.Move.Phase != Released {
-		return nil, refuse("machine %s is not between two members", name)
-	}
-	if m.Epoch != epoch {
-		return nil, refuse("machine %s is in epoch %d, not %d", name, m.Epoch, epoch)
+	if m == nil || m.Move == nil || m.Move.ID != id {
+		return nil, refuse("there is no move %d of machine %s", id, name)
 	}
 	return m, nil
 }
 
-// hand gives the machine to another owner with the next epoch.
-func (m *Machine) hand(to MemberID, why Kind, p Place) {
-	m.Owner = to
-	m.Epoch++
-	m.Handovers = append(m.Handovers, Handover{Index: p.Index, Epoch: m.Epoch, Owner: to, Why: why})
+// underWay are the names of all machines that move, sorted.
+func (s *State) underWay() []string {
+	var out []string
+	s.index.waiting.Scan(func(t timer) bool { out = append(out, t.name); return true })
+	s.index.timers.Scan(func(t timer) bool { out = append(out, t.name); return true })
+	slices.Sort(out)
+	return out
 }
 
-// end closes the move and keeps it as the last one.
-func (m *Machine) end(how Phase, p Place, reason string, k Kind) Effect {
-	m.Move.Phase, m.Move.Reason, m.Move.EndedAt = how, reason, p.Time
-	m.Last, m.Move = m.Move, nil
-	return m.effectOf(k, m.Last)
+// enter begins a phase: its deadline counts from the next round; see Advance.
+func (mv *Move) enter(p Phase, at Place) {
+	mv.Phase, mv.Round, mv.Deadline = p, at.Round, 0
 }
 
-func (m *Machine) effect(k Kind) []Effect {
-	return []Effect{m.effectOf(k, m.Move)}
+// limit is how long the phase of a move may last from now on: at least 1. Copying
+// ends with the window that it is in.
+func (s *State) limit(m *Machine) Time {
+	mv := m.Move
+	var d Time
+	switch mv.Phase {
+	case Bidding:
+		d = s.rules.BidWindow
+	case Copying:
+		d = s.rules.Accept
+		if mv.Accepted {
+			d = s.rules.Copy
+		}
+		if end, in := s.windowEnd(m, s.now); !in {
+			d = 1
+		} else if end != 0 {
+			d = min(d, end-s.now)
+		}
+	case Released:
+		d = s.rules.Lease
+	}
+	return max(d, 1)
 }
 
-func (m *Machine) effectOf(k Kind, mv *Move) Effect {
-	e := Effect{Kind: k, Machine: m.Name, Move: *mv}
-	e.Move.Bids = slices.Clone(mv.Bids)
+// expire does what follows when the phase of m's move has reached its deadline.
+func (s *State) expire(m *Machine, p Place) []Effect {
+	mv := m.Move
+	switch mv.Phase {
+	case Bidding:
+		for _, id := range slices.Collect(s.awaited(m)) { // their records change
+			s.record(id, func(r *Record) { r.Silent++ })
+		}
+		return []Effect{s.selectFor(m, p)}
+	case Released:
+		c, mv := edit(m)
+		mv.LeaseOver = true
+		s.put(c)
+		return []Effect{effectOf(KindLeaseEnd, c.Name, mv)}
+	}
+	if closed := s.closed(m, s.now); closed != "" {
+		return []Effect{s.end(m, Aborted, KindAbort, p, "it did not get ready within the window: "+closed)}
+	}
+	if mv.Accepted {
+		return []Effect{s.end(m, Aborted, KindAbort, p, fmt.Sprintf("no sign of life of %s for %s", s.Site(mv.From), seconds(int64(s.rules.Copy/Millisecond))))}
+	}
+	return []Effect{s.passOn(m, p, fmt.Sprintf("did not accept within %s", seconds(int64(s.rules.Accept/Millisecond))))}
+}
+
+// passOn counts the word of the selected member as broken and selects the next best
+// of the bids that still hold.
+func (s *State) passOn(m *Machine, p Place, why string) Effect {
+	c, mv := edit(m)
+	broken := mv.To
+	s.record(broken, func(r *Record) { r.Broken++ })
+	mv.Bids = slices.Clone(mv.Bids)
+	if b := mv.bidOf(broken); b != nil {
+		b.Able, b.Reason = false, clip(why, s.text())
+	}
+	mv.To, mv.Reserved, mv.Forecast = 0, Room{}, Forecast{}
+	mv.enter(Bidding, p)
+	return s.selectFor(c, p)
+}
+
+// record changes a member's record, if it is still a member.
+func (s *State) record(id MemberID, change func(*Record)) {
+	if m := s.member(id); m != nil {
+		c := *m
+		change(&c.Record)
+		s.putMember(&c)
+	}
+}
+
+// end closes the move of m and keeps what is worth keeping of it as the last one. The
+// room that was reserved is free again.
+func (s *State) end(m *Machine, how Phase, k Kind, p Place, reason string) Effect {
+	c, mv := edit(m)
+	mv.Phase, mv.Reason, mv.EndedAt, mv.Deadline = how, clip(reason, maxReason), s.now, 0
+	e := effectOf(k, c.Name, mv)
+	c.Last, c.Move = mv.trimmed(), nil
+	s.put(c)
 	return e
+}
+
+// Bounds of what is kept of a move that is over: the journal has the rest.
+const (
+	lastBids    = 4
+	lastAgainst = 8
+	lastReason  = 200 // bytes
+)
+
+// trimmed is a move without what only its selection needed.
+func (mv *Move) trimmed() *Move {
+	c := *mv
+	c.Needs.CPUFeatures, c.Needs.Paths = nil, nil
+	c.Bids, c.Against = nil, nil
+	for _, b := range mv.Bids {
+		if b.Member == mv.To || len(c.Bids) < lastBids-1 || len(c.Bids) < lastBids && c.bidOf(mv.To) != nil {
+			b.Machines, b.CPUModel = nil, ""
+			b.Reason = clip(b.Reason, lastReason)
+			c.Bids = append(c.Bids, b)
+		}
+	}
+	for _, x := range mv.Against[:min(len(mv.Against), lastAgainst)] {
+		c.Against = append(c.Against, Against{x.Member, []string{clip(join(x.Reasons), lastReason)}})
+	}
+	return &c
+}
+
+func effectOf(k Kind, machine string, mv *Move) Effect {
+	return Effect{Kind: k, Machine: machine, Move: *mv}
+}
+
+// seconds tells milliseconds as people say them.
+func seconds(ms int64) string {
+	switch {
+	case ms < 1000:
+		return fmt.Sprintf("%d ms", ms)
+	case ms < 100_000:
+		return fmt.Sprintf("%d.%d s", ms/1000, ms%1000/100)
+	}
+	return hours(int(min(ms/60_000, 1<<30)))
 }

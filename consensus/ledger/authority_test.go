@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"testing"
+)
+
+// signedWorld is an overlay of two members with the account acme, made at the first.
+func signedWorld(t *testing.T) (s *State, network [32]byte, key ed25519.PrivateKey, say func(author MemberID, tx Tx) error) {
+	t.Helper()
+	seed := sha256.Sum256([]byte("acme"))
+	key = ed25519.NewKeyFromSeed(seed[:])
+	s, err := New([]Member{{ID: 1, Site: "a", Weight: 1, Key: make([]byte, 32)}, {ID: 2, Site: "b", Weight: 1, Key: append(make([]byte, 31), 1)}}, Rules{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index uint64
+	say = func(author MemberID, tx Tx) error {
+		index++
+		p := Place{Index: index, Round: index, Time: Time(index) * Second, Author: author, Event: sha256.Sum256([]byte{byte(index)})}
+		s.Advance(p)
+		_, err := s.Apply(network, p, tx)
+		return err
+	}
+	tx := Tx{Seq: 1, Account: "acme", Body: &SetAccount{Name: "acme", Keys: [][]byte{key.Public().(ed25519.PublicKey)}, Threshold: 1, Site: "a"}}
+	if err := Sign(network, &tx, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := say(1, tx); err != nil {
+		t.Fatal(err)
+	}
+	return s, network, key, say
+}
+
+// A member that was to carry a policy and kept it back cannot put it into force when
+// the account has said another one since.
+func TestPolicyThatWasKeptBackDoesNotComeAfterALaterOne(t *testing.T) {
+	s, network, key, say := signedWorld(t)
+	word := func(seq uint64, p Policy) Tx {
+		tx := Tx{Seq: seq, Account: "acme", Body: &SetPolicy{Account: "acme", Policy: p}}
+		if err := Sign(network, &tx, key); err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	lax, strict := word(2, Policy{}), word(3, Policy{Pinned: true})
+	if err := say(2, strict); err != nil {
+		t.Fatal(err)
+	}
+	err := say(1, lax)
+	if !s.Account("acme").Policy.Pinned {
+		t.Fatalf("the older policy is in force (%v)", err)
+	}
+	if err == nil {
+		t.Fatal("nobody is told that the older policy does not hold")
+	}
+}
+
+// A machine that is between two members may come back to the one that released it: if
+// that has left, without force, nobody could run it any more.
+func TestMemberWhoseMachineMayComeBackDoesNotLeave(t *testing.T) {
+	var founders []Member
+	for i, site := range []string{"a", "b", "c", "d"} {
+		founders = append(founders, Member{ID: MemberID(i + 1), Site: site, Weight: 1, Key: append(make([]byte, 31), byte(i))})
+	}
+	s, err := New(founders, Rules{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index uint64
+	say := func(author MemberID, b Body) error {
+		index++
+		p := Place{Index: index, Round: index, Time: Time(index) * 100 * Millisecond, Author: author, Event: sha256.Sum256([]byte{byte(index)})}
+		s.Advance(p)
+		_, err := s.Apply([32]byte{}, p, Tx{Seq: index, Body: b})
+		return err
+	}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok(say(1, &Publish{Name: "img", Commit: "x"}))
+	ok(say(1, &Define{Name: "web", Image: "img", Memory: 1}))
+	ok(say(1, &Intent{Machine: "web", Epoch: 1, Only: 2, Needs: Needs{Memory: 1}}))
+	id := s.Machine("web").Move.ID
+	ok(say(2, &Bid{Machine: "web", Move: id, Able: true, Expires: s.now + 30*Second, FreeMemory: 1, FreeDisk: 1, Bandwidth: 1 << 20}))
+	ok(say(1, &Release{Machine: "web", Move: id, Epoch: 2, To: 2}))
+	if say(2, &Propose{Change: Leave, Member: 1}) == nil {
+		t.Error("it may leave while the destination can still decline")
+	}
+	for range 300 {
+		_ = say(3, &Tick{})
+	}
+	if !s.Machine("web").Move.LeaseOver || say(3, &Propose{Change: Leave, Member: 1}) == nil {
+		t.Error("it may leave once its lease is over, and the destination can still decline")
+	}
+	ok(say(2, &Confirm{Machine: "web", Epoch: 2}))
+	ok(say(3, &Propose{Change: Leave, Member: 1}))
+}
