@@ -79,15 +79,15 @@ type memberClock struct {
 // after the next Add or new payload. Call it after every batch of Adds: it takes
 // mono as the time when the new events came.
 //
-// Nothing undecided and nothing pending: nothing is due. More than a third of the
-// weight away: nothing is due after at most one event.
+// Nothing undecided, nothing pending and no roster to come: nothing is due. More than
+// a third of the weight away: nothing is due after at most one event.
 func (c *Core) Due(mono int64, pending bool) (now bool, wait int64) {
 	if !c.creates() {
 		c.clock.noted = c.dag.len()
 		return false, 0
 	}
 	c.note(mono)
-	if c.busy == 0 && !pending {
+	if c.busy == 0 && !pending && !c.changing() {
 		c.rest()
 		return false, 0
 	}

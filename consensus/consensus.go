@@ -129,7 +129,9 @@ const (
 	// roster of their birth round, so a member that is fewer rounds behind than this
 	// knows the creators of all it gets.
 	ChangeDelay = 8
-	// CheckpointEvery is the number of rounds from one checkpoint to the next.
+	// CheckpointEvery is the number of rounds from one checkpoint to the next. The first
+	// round of each roster has one as well, and so has the round before it: whoever
+	// joins can begin at one that names it, however young the overlay is.
 	CheckpointEvery = 512
 )
 
@@ -147,7 +149,8 @@ type Config struct {
 	// again.
 	From *Checkpoint
 	// CheckpointEvery is the number of rounds between checkpoints, the same at every
-	// member; zero: the constant of that name.
+	// member; zero: the constant of that name. Others are taken where a roster
+	// begins.
 	CheckpointEvery uint64
 }
 

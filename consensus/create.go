@@ -75,7 +75,9 @@ func (c *Core) Next(t Timestamp, coin uint32, payload [][]byte) *Event {
 	for _, s := range left {
 		c.addParent(e, own, s)
 	}
-	c.clock.asked = c.busy == 0
+	// One that only brings a roster nearer asks nobody for an answer: the others may be
+	// done with it.
+	c.clock.asked = c.busy == 0 && (len(payload) > 0 || !c.changing())
 	return e
 }
 

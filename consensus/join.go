@@ -11,16 +11,32 @@ import (
 type upcoming struct {
 	Checkpoint
 	marked bool // Copied, Copies and MinBirth are set
+	maybe  bool // whether the next round has another roster is not settled
 }
 
-// schedule begins the checkpoint of a round that was just decided.
+// schedule begins the checkpoint of a round that was just decided, if it has one:
+// every so often, and two where a roster begins. Its first round has one, and so has
+// the round before, which needs none of those that the roster lets in: they begin
+// there, and may be needed to decide the next.
 func (c *Core) schedule(d *h26.Decision) {
+	sure := d.Round%c.every == 0 || c.begins(d.Round) || c.begins(d.Round+1)
+	maybe := !sure && d.Round+1 > c.horizon()
+	if !sure && !maybe {
+		return
+	}
 	cp := Checkpoint{Network: c.cfg.Network, Round: d.Round, Ordered: c.ordered, LastTime: c.lastTime}
 	for _, j := range d.Judges {
 		v := c.dag.at(j)
 		cp.Judges = append(cp.Judges, Parent{v.hash, v.ev.Creator, v.ev.BirthRound})
 	}
-	c.due = append(c.due, upcoming{Checkpoint: cp})
+	c.due = append(c.due, upcoming{Checkpoint: cp, maybe: maybe})
+}
+
+// unschedule drops the checkpoints that turn out to be of no round that has one.
+func (c *Core) unschedule() {
+	c.due = slices.DeleteFunc(c.due, func(up upcoming) bool {
+		return up.maybe && up.Round+1 <= c.horizon() && !c.begins(up.Round+1)
+	})
 }
 
 // mark notes what the last decided round hands on, when the rules of the round after

@@ -273,3 +273,58 @@ func TestSlotsOfMembersThatLeftAreUsedAgain(t *testing.T) {
 		t.Errorf("%d members came, %d seats and %d rosters are kept", next, len(c.seats), len(c.epochs))
 	}
 }
+
+// The first round of each roster has a checkpoint, and so has the round before; both
+// name that roster.
+func TestEachRosterBeginsWithACheckpoint(t *testing.T) {
+	worlds(t, 12, 1200, func(t *testing.T, w *world, _ *rand.Rand) {
+		at := map[uint64]*Checkpoint{}
+		for i := range w.cps {
+			at[w.cps[i].Round] = &w.cps[i]
+		}
+		for _, ep := range w.core.Epochs() {
+			if ep.From == 1 || ep.From >= w.core.Pending() {
+				continue
+			}
+			for r := ep.From - 1; r <= ep.From; r++ {
+				if cp := at[r]; cp == nil {
+					t.Errorf("no checkpoint of round %d", r)
+				} else if !slices.ContainsFunc(cp.Epochs, func(x Epoch) bool { return reflect.DeepEqual(x, ep) }) {
+					t.Errorf("the checkpoint of round %d has other rosters", r)
+				}
+			}
+		}
+		for r, cp := range at {
+			named := slices.ContainsFunc(cp.Epochs, func(x Epoch) bool { return x.From == r || x.From == r+1 })
+			if r%w.opt.every != 0 && !named {
+				t.Errorf("a checkpoint of round %d, and nothing begins there", r)
+			}
+		}
+	})
+}
+
+// A driver that applies rarely lets the Core decide as many rounds as it can before it
+// knows whether the next has another roster.
+func TestSlowDriverTakesTheSameCheckpoints(t *testing.T) {
+	for seed := range uint64(12) {
+		opt := worldOptions{seed: seed, n: 4, changes: true, every: 1000, params: DefaultParams}
+		w := newWorld(t, opt)
+		for range 1200 {
+			w.step()
+		}
+		w.pump()
+		if len(w.cps) < 4 {
+			t.Errorf("seed %d: only %d checkpoints", seed, len(w.cps))
+		}
+		r := opt.replica(t, 0, nil)
+		for left := w.events; len(left) > 0; {
+			k := 0
+			for k < len(left) && r.core.decided < r.core.horizon() && !errors.Is(r.core.Add(left[k]), ErrFuture) {
+				k++
+			}
+			r.pump()
+			left = left[k:]
+		}
+		sameRun(t, r, w.replica)
+	}
+}

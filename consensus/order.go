@@ -128,9 +128,7 @@ func (c *Core) apply(d *h26.Decision) {
 		c.ordered++
 		c.lastTime = t
 	}
-	if d.Round%c.every == 0 {
-		c.schedule(d)
-	}
+	c.schedule(d)
 }
 
 // settle marks an event whose fate is known.

@@ -34,6 +34,7 @@ func (c *Core) Advance() {
 	c.ready.Stale = rest(c.ready.Stale, len(c.given.Stale))
 	c.due = rest(c.due, len(c.given.Checkpoints))
 	c.given = Ready{}
+	c.unschedule()
 	c.decide() // rounds whose rules are settled by what was applied
 	c.drain()
 }

@@ -172,6 +172,19 @@ func (c *Core) isMember(id, round uint64) bool {
 // horizon is the last round whose roster cannot change any more.
 func (c *Core) horizon() uint64 { return c.applied() + ChangeDelay }
 
+// Settled is the last round whose roster and parameters cannot change any more: what
+// Key and Epochs say of rounds up to it is so at every member. Pending is never past it.
+func (c *Core) Settled() uint64 { return c.horizon() }
+
+// changing reports whether there is a roster whose first round is not decided. Members
+// go on until it is: who is let in by it may have nothing else to begin at, and who is
+// in it has no say before.
+func (c *Core) changing() bool { return c.epochs[len(c.epochs)-1].From > max(c.decided, 1) }
+
+// begins reports whether a round is the first with its roster and parameters, as far
+// as that is known.
+func (c *Core) begins(round uint64) bool { return round > 1 && c.rules(round).From == round }
+
 // Change has a new roster and new parameters obeyed from round + ChangeDelay on; round
 // is the one that ordered the change. Call it while handling the Ready with that
 // round among its Ordered, before its Advance. Of several changes ordered in one

@@ -14,6 +14,7 @@ type Status struct {
 	Late     uint64 // rounds decided later than the first chance
 	Refused  uint64 // kept events that turned out to break a rule
 	Joining  bool   // the judges of the checkpoint are not all here yet: nothing is decided or created
+	Changing bool   // a roster or parameters are ordered that no decided round has obeyed yet
 	Halted   bool   // the order has ended for good: a third of the weight or more is lying
 	Delta    int64  // ns: how long stragglers are waited for now
 	Members  []MemberStatus
@@ -34,7 +35,7 @@ func (c *Core) Status() Status {
 	s := Status{
 		Pending: c.Pending(), Oldest: c.minBirth(), Ordered: c.ordered, LastTime: c.lastTime,
 		Live: len(c.dag.nodes), Busy: c.busy, Forks: c.forks, Copied: c.copied, Late: c.late,
-		Refused: c.refused, Joining: c.from != nil, Halted: c.engine.Halted(), Delta: c.delta(),
+		Refused: c.refused, Joining: c.from != nil, Changing: c.changing(), Halted: c.engine.Halted(), Delta: c.delta(),
 	}
 	var top uint64
 	for m := range c.seats {

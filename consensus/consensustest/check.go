@@ -246,13 +246,14 @@ func (w *Network) loseBefore(m *Member, s *saved) {
 	}
 }
 
-// checkpointed compares checkpoints of one round byte for byte.
+// checkpointed compares checkpoints of one round byte for byte, and notes who took them.
 func (w *Network) checkpointed(m *Member, s *saved) {
 	r := s.cp.Round
 	if have, ok := w.cps[r]; ok && have != s.bytes {
 		w.fail("member %d has another checkpoint of round %d than others", m.index, r)
 	}
 	w.cps[r] = s.bytes
+	m.took[r] = true
 	if s.cp.Ordered != s.state.applied {
 		w.fail("member %d: the checkpoint of round %d is to be taken after %d events, not %d", m.index, r, s.cp.Ordered, s.state.applied)
 	}

@@ -32,11 +32,12 @@ type Member struct {
 	disk
 	state     machine
 	observing *observing
-	offers    map[int]*saved // checkpoints that others offer, by member index
-	rejoined  bool           // from a checkpoint that others signed, and nothing was ordered since
-	crashes   []Kind         // at which points to crash next
-	noted     int            // places that were counted, before and after restarts
-	times     []int64        // from submission until this member knew the place
+	offers    map[int]*saved  // checkpoints that others offer, by member index
+	took      map[uint64]bool // rounds of the checkpoints since the last start
+	rejoined  bool            // from a checkpoint that others signed, and nothing was ordered since
+	crashes   []Kind          // at which points to crash next
+	noted     int             // places that were counted, before and after restarts
+	times     []int64         // from submission until this member knew the place
 }
 
 // start makes the Core and feeds it what is on the disk. It is not sure of its own
@@ -49,7 +50,7 @@ func (m *Member) start() error {
 	if err != nil {
 		return err
 	}
-	m.Core = core
+	m.Core, m.took = core, map[uint64]bool{}
 	m.Core.Observe(m.observing != nil)
 	if m.from != nil {
 		m.state = m.from.state

@@ -56,6 +56,19 @@ func TestSimulatedNetworksAgree(t *testing.T) {
 	}
 }
 
+// What went wrong once, made smaller. The names say what was special.
+func TestWhatFailedOnceGoesWell(t *testing.T) {
+	names, err := filepath.Glob("testdata/once/*.json")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%d scenarios, %v", len(names), err)
+	}
+	for _, name := range names {
+		if res := Simulate(readScenario(t, name)); res.Err != nil {
+			t.Errorf("%s: %v", name, res.Err)
+		}
+	}
+}
+
 func readScenario(t *testing.T, name string) Scenario {
 	t.Helper()
 	b, err := os.ReadFile(name)

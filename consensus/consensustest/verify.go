@@ -24,6 +24,9 @@ func (w *Network) verify() error {
 		if st := m.Core.Status(); st.Halted || int(st.Ordered) != len(w.order) {
 			return fmt.Errorf("member %d ordered %d of %d events (halted: %v)", m.index, st.Ordered, len(w.order), st.Halted)
 		}
+		if err := w.verifyCheckpoints(m); err != nil {
+			return err
+		}
 		w.Counts[LateRound] += int(m.Core.Status().Late)
 	}
 	if err := w.verifyEpochs(); err != nil {
@@ -71,6 +74,29 @@ func (w *Network) verifyForks(m *Member) error {
 			return fmt.Errorf("member %d saw %s and %s and does not say that it is a fork", m.index, w.describe(other), w.describe(e))
 		}
 		w.Counts[ForkNamed]++
+	}
+	return nil
+}
+
+// verifyCheckpoints checks that a member took all checkpoints that any member did, from
+// where it began on, among them those for the first round of each roster and the
+// round before.
+func (w *Network) verifyCheckpoints(m *Member) error {
+	var since uint64
+	if m.from != nil {
+		since = m.from.cp.Round
+	}
+	for r := range w.cps {
+		if r > since && !m.took[r] {
+			return fmt.Errorf("member %d took no checkpoint of round %d, others did", m.index, r)
+		}
+	}
+	for i := range w.rules {
+		for r := w.rules[i].from - 1; r <= w.rules[i].from; r++ {
+			if r > since && r < m.Core.Pending() && !m.took[r] {
+				return fmt.Errorf("member %d took no checkpoint of round %d, where new rules begin", m.index, r)
+			}
+		}
 	}
 	return nil
 }
