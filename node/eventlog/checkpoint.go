@@ -16,19 +16,23 @@ import (
 
 // Checkpoint is what the order goes on from, and the state that it has led to.
 type Checkpoint struct {
-	Round    uint64 // the last that is decided
-	MinBirth uint64 // events born earlier are ancient from there on
-	Body     []byte // the hashgraph's part
-	Snapshot []byte // the state machine's part
+	Round    uint64   // the last that is decided
+	MinBirth uint64   // events born earlier are ancient from there on
+	Body     []byte   // the hashgraph's part
+	Root     [32]byte // the digest of the state, as the state machine has it
+	Snapshot []byte   // the state machine's part
 }
 
 // A checkpoint file:
 //
-//	magic 8 | network 32 | round 8 | least birth round 8 | length of the body 8
-//	body | snapshot | SHA-256 32 of all before
+//	magic 8 | network 32 | round 8 | least birth round 8 | state root 32
+//	length of the body 8 | body | snapshot | SHA-256 32 of all before
+//
+// The digest at the end is of the file: what the root is a digest of, only the state
+// machine knows.
 const (
-	checkpointMagic = "dcchkpt1"
-	checkpointHead  = 8 + 32 + 8 + 8 + 8
+	checkpointMagic = "dcchkpt2"
+	checkpointHead  = 8 + 32 + 8 + 8 + 32 + 8
 	keepCheckpoints = 2
 )
 
@@ -162,9 +166,10 @@ const doWithout = "an older one, or the whole history, takes its place"
 func (c *Checkpoint) marshal(network consensus.Hash) []byte {
 	b := make([]byte, 0, checkpointHead+len(c.Body)+len(c.Snapshot)+sha256.Size)
 	b = append(append(b, checkpointMagic...), network[:]...)
-	for _, n := range []uint64{c.Round, c.MinBirth, uint64(len(c.Body))} {
-		b = binary.BigEndian.AppendUint64(b, n)
-	}
+	b = binary.BigEndian.AppendUint64(b, c.Round)
+	b = binary.BigEndian.AppendUint64(b, c.MinBirth)
+	b = append(b, c.Root[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(c.Body)))
 	b = append(append(b, c.Body...), c.Snapshot...)
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -199,8 +204,8 @@ func unmarshalCheckpoint(b []byte, network consensus.Hash) (*Checkpoint, error) 
 		return nil, errors.New("it is of another overlay")
 	}
 	be := binary.BigEndian
-	c := &Checkpoint{Round: be.Uint64(b[40:]), MinBirth: be.Uint64(b[48:])}
-	n := be.Uint64(b[56:])
+	c := &Checkpoint{Round: be.Uint64(b[40:]), MinBirth: be.Uint64(b[48:]), Root: [32]byte(b[56:])}
+	n := be.Uint64(b[88:])
 	if b = b[checkpointHead:]; n > uint64(len(b)) {
 		return nil, errors.New("its parts do not fit its size")
 	}

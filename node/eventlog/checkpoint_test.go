@@ -14,11 +14,11 @@ import (
 )
 
 func checkpoint(round, birth uint64) eventlog.Checkpoint {
-	return eventlog.Checkpoint{Round: round, MinBirth: birth, Body: fmt.Appendf(nil, "body %d", round), Snapshot: bytes.Repeat([]byte{byte(round)}, 1000)}
+	return eventlog.Checkpoint{Round: round, MinBirth: birth, Body: fmt.Appendf(nil, "body %d", round), Root: [32]byte{byte(round)}, Snapshot: bytes.Repeat([]byte{byte(round)}, 1000)}
 }
 
 func equal(a, b *eventlog.Checkpoint) bool {
-	return a != nil && b != nil && a.Round == b.Round && a.MinBirth == b.MinBirth && bytes.Equal(a.Body, b.Body) && bytes.Equal(a.Snapshot, b.Snapshot)
+	return a != nil && b != nil && a.Round == b.Round && a.MinBirth == b.MinBirth && a.Root == b.Root && bytes.Equal(a.Body, b.Body) && bytes.Equal(a.Snapshot, b.Snapshot)
 }
 
 func checkpointFiles(t *testing.T, dir string) []string {

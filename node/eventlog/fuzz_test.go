@@ -145,7 +145,7 @@ func FuzzSummary(f *testing.F) {
 
 // FuzzCheckpoint: a file that is taken has exactly the parts that were saved.
 func FuzzCheckpoint(f *testing.F) {
-	c := Checkpoint{Round: 3, MinBirth: 2, Body: []byte("body"), Snapshot: []byte("snapshot")}
+	c := Checkpoint{Round: 3, MinBirth: 2, Body: []byte("body"), Root: [32]byte{4}, Snapshot: []byte("snapshot")}
 	f.Add(c.marshal(fuzzNetwork))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := unmarshalCheckpoint(b, fuzzNetwork)
