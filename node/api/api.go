@@ -42,7 +42,7 @@ type Status struct {
 	Drivers []vmm.Capabilities `json:"drivers"` // those that have been tried so far
 	Members []MemberStatus     `json:"members"`
 	Ordered uint64             `json:"ordered"` // events in the order
-	Root    string             `json:"root"`    // digest of the ledger's state
+	Root    string             `json:"root"`    // CID of the ledger's state
 	Round   uint64             `json:"round"`   // that is being decided
 	Waiting int                `json:"waiting"` // own transactions that are not ordered yet
 
@@ -50,6 +50,9 @@ type Status struct {
 	WaitsFor  []string  `json:"waits_for,omitempty"` // sites that have not said yet which it was, while it matters
 	Joining   bool      `json:"joining,omitempty"`   // fetches what the checkpoint that it took over begins with
 	Behind    bool      `json:"behind,omitempty"`    // so far that it takes over a checkpoint of the others
+	Awaits    []string  `json:"awaits,omitempty"`    // sites whose approval this node waits for, to become a member
+	Lacks     string    `json:"lacks,omitempty"`     // what it lacks to begin, once it is invited
+	Left      bool      `json:"left,omitempty"`      // it is no longer a member
 	Suspects  []Suspect `json:"suspects,omitempty"`  // members that break the rules
 	Log       Log       `json:"log"`
 	Pace      Pace      `json:"pace"`
@@ -96,11 +99,15 @@ type AddImage struct {
 	Kernel string `json:"kernel,omitempty"`
 	Initrd string `json:"initrd,omitempty"`
 	Append string `json:"append,omitempty"`
+	// Account that it is to belong to; empty: this member's site. See Law.ImportImage.
+	Account string `json:"account,omitempty"`
 }
 
-// Image is an image and whether this node has it.
+// Image is a version of an image and whether this node has it.
 type Image struct {
-	ledger.Image
+	Name    string `json:"name"` // with the tag, unless that is the default one
+	Account string `json:"account"`
+	ledger.Version
 	Here    bool     `json:"here"`
 	HeldBy  []string `json:"held_by"` // sites
 	Missing int64    `json:"missing"` // bytes that this node lacks
@@ -115,6 +122,7 @@ type RunMachine struct {
 	CPU    string `json:"cpu,omitempty"`
 	Driver string `json:"driver,omitempty"` // empty: the best that works here
 	Append string `json:"append,omitempty"` // added to the image's kernel command line
+	Signed []byte `json:"signed,omitempty"` // its definition, signed by the account that it is to belong to: see Law.Design
 }
 
 // Machine is a machine as the ledger has it and as it is here.
@@ -131,7 +139,8 @@ type Machine struct {
 type Migrate struct {
 	Name        string `json:"name"`
 	To          string `json:"to,omitempty"`           // site; empty: the overlay selects
-	MaxDowntime int64  `json:"max_downtime,omitempty"` // milliseconds; 0: 300
+	MaxDowntime int64  `json:"max_downtime,omitempty"` // milliseconds; 0: as the policy says, or 300
+	Bandwidth   int64  `json:"bandwidth,omitempty"`    // bytes a second, at most; 0: as the policy says, or no cap
 }
 
 // Bid is one member's answer to an intent, for people.
@@ -161,6 +170,7 @@ type Bytes struct {
 type Consensus struct {
 	Selection float64 `json:"intent_to_selection"`
 	Release   float64 `json:"release_to_ordered"`
+	Move      float64 `json:"selection_to_release_ordered"`
 }
 
 // Report is what a move did.
@@ -178,13 +188,15 @@ type Report struct {
 	Consensus    Consensus          `json:"consensus_ms"`
 	Phases       map[string]float64 `json:"phase_seconds"`
 	Bytes        Bytes              `json:"bytes"`
-	Digest       string             `json:"digest"` // SHA-256 of memory and device state, compared at the destination
+	Forecast     *ledger.Forecast   `json:"forecast,omitempty"` // what the ledger predicted of it
+	Truth        *ledger.Truth      `json:"truth,omitempty"`    // what it was, as the ledger has it
+	Digest       string             `json:"digest"`             // SHA-256 of memory and device state, compared at the destination
 }
 
 // Overlay is what a node tells of itself.
 type Overlay interface {
 	Status(ctx context.Context) (Status, error)
-	Ledger(ctx context.Context) (*ledger.State, error)
+	Ledger(ctx context.Context) (*Ledger, error)
 }
 
 // Images are a node's images.
@@ -209,6 +221,9 @@ type Machines interface {
 type Backend interface {
 	Overlay
 	Order
+	Members
+	Audit
 	Images
 	Machines
+	Law
 }

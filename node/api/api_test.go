@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/dcnode/dcnode/consensus/ledger"
 )
 
 // backend is a node that does what a test says.
@@ -33,7 +31,7 @@ func (b *backend) StartMachine(ctx context.Context, name string) (Machine, error
 	return b.start(ctx, name)
 }
 
-func (b *backend) Ledger(context.Context) (*ledger.State, error) {
+func (b *backend) Ledger(context.Context) (*Ledger, error) {
 	return nil, errors.New("two\nlines")
 }
 

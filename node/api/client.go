@@ -13,8 +13,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"syscall"
-
-	"github.com/dcnode/dcnode/consensus/ledger"
 )
 
 // Client talks to the node behind a control socket.
@@ -48,8 +46,8 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 }
 
 // Ledger implements Overlay.
-func (c *Client) Ledger(ctx context.Context) (*ledger.State, error) {
-	s := new(ledger.State)
+func (c *Client) Ledger(ctx context.Context) (*Ledger, error) {
+	s := new(Ledger)
 	return s, c.call(ctx, "GET", "/v1/ledger", nil, s, nil)
 }
 
@@ -111,7 +109,27 @@ func (c *Client) call(ctx context.Context, method, path string, q, v any, tell T
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://dcnode"+path, bytes.NewReader(body))
+	const gone = "the node went away: see its log, and `dcnode vm ls` once it is back"
+	return lines(ctx, c, method, path, bytes.NewReader(body), "read answer", gone, func(l *Line) (more bool, err error) {
+		switch {
+		case l.Error != "":
+			return false, &RemoteError{l.Error}
+		case l.Progress != nil:
+			if tell != nil {
+				tell(*l.Progress)
+			}
+			return true, nil
+		case v == nil:
+			return false, nil
+		}
+		return false, json.Unmarshal(l.Result, v)
+	})
+}
+
+// lines sends one request and hands the lines of its answer to take as long as that
+// wants more. doing and gone are for the error of an answer that breaks off.
+func lines[L any](ctx context.Context, c *Client, method, path string, body io.Reader, doing, gone string, take func(*L) (more bool, err error)) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dcnode"+path, body)
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
@@ -121,24 +139,15 @@ func (c *Client) call(ctx context.Context, method, path string, q, v any, tell T
 	}
 	defer resp.Body.Close()
 	for d := json.NewDecoder(resp.Body); ; {
-		var l Line
+		var l L
 		if err := d.Decode(&l); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				err = errors.New("the node went away: see its log, and `dcnode vm ls` once it is back")
+				err = errors.New(gone)
 			}
-			return fmt.Errorf("read answer: %w", err)
+			return fmt.Errorf("%s: %w", doing, err)
 		}
-		switch {
-		case l.Error != "":
-			return &RemoteError{l.Error}
-		case l.Progress != nil:
-			if tell != nil {
-				tell(*l.Progress)
-			}
-		case v == nil:
-			return nil
-		default:
-			return json.Unmarshal(l.Result, v)
+		if more, err := take(&l); err != nil || !more {
+			return err
 		}
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -59,33 +57,16 @@ func (c *Client) Watch(ctx context.Context, from uint64, tell func([]Ordered) er
 	if from != Now {
 		q = "?from=" + strconv.FormatUint(from, 10)
 	}
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://dcnode/v1/ledger/order"+q, nil)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+	type line struct {
+		Line
+		Ordered []Ordered `json:"ordered"`
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.explain(err)
-	}
-	defer resp.Body.Close()
-	for d := json.NewDecoder(resp.Body); ; {
-		var l struct {
-			Line
-			Ordered []Ordered `json:"ordered"`
-		}
-		if err := d.Decode(&l); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				err = errors.New("the node went away: see its log")
-			}
-			return fmt.Errorf("watch the order: %w", err)
-		}
+	return lines(ctx, c, "GET", "/v1/ledger/order"+q, nil, "watch the order", "the node went away: see its log", func(l *line) (more bool, err error) {
 		if l.Error != "" {
-			return &RemoteError{l.Error}
+			return false, &RemoteError{l.Error}
 		}
-		if err := tell(l.Ordered); err != nil {
-			return err
-		}
-	}
+		return true, tell(l.Ordered)
+	})
 }
 
 // serveWatch writes lines of {"ordered":[...]} until the reader goes away.

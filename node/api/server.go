@@ -78,6 +78,8 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("GET /v1/ledger", plain(func(r *http.Request) (any, error) { return b.Ledger(r.Context()) }))
 	mux.HandleFunc("POST /v1/ledger/ping", task(func(ctx context.Context, _ string, _ struct{}, _ Tell) (any, error) { return b.Ping(ctx) }))
 	mux.HandleFunc("GET /v1/ledger/order", serveWatch(b))
+	serveMembers(mux, b)
+	serveAudit(mux, b)
 	mux.HandleFunc("GET /v1/images", plain(func(r *http.Request) (any, error) { return b.ListImages(r.Context()) }))
 	mux.HandleFunc("POST /v1/images", task(func(ctx context.Context, _ string, q AddImage, t Tell) (any, error) {
 		return b.AddImage(ctx, q, t)
@@ -105,6 +107,7 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("DELETE /v1/machines/{name}", plain(func(r *http.Request) (any, error) {
 		return nil, b.RemoveMachine(r.Context(), r.PathValue("name"))
 	}))
+	handleLaw(mux, b)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // one of an earlier request may still stand
 		mux.ServeHTTP(w, r)
