@@ -3,7 +3,6 @@ package order
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,12 +44,8 @@ type point struct {
 	minBirth uint64
 	body     []byte // the checkpoint's encoding
 	hash     consensus.Hash
-	root     [32]byte // SHA-256 of the snapshot
+	root     [32]byte // of the state, as the Machine has it
 	snapshot []byte
-}
-
-func newPoint(round uint64, body []byte, hash consensus.Hash, snapshot []byte) point {
-	return point{round: round, body: body, hash: hash, root: sha256.Sum256(snapshot), snapshot: snapshot}
 }
 
 // signed is what a member signs to say that it came to this state there.
@@ -71,7 +66,8 @@ func (c *checkpoints) load(log *eventlog.Log) error {
 		if err != nil {
 			return fmt.Errorf("read checkpoint of round %d: %w: move the file away, an older one or the others' is used then", found[i].Round, err)
 		}
-		c.add(newPoint(found[i].Round, found[i].Body, cp.Hash(), found[i].Snapshot))
+		f := &found[i]
+		c.add(point{round: f.Round, minBirth: f.MinBirth, body: f.Body, hash: cp.Hash(), root: f.Root, snapshot: f.Snapshot})
 	}
 	return nil
 }
@@ -130,12 +126,11 @@ func (l *Loop) take(cp *consensus.Checkpoint) error {
 	if cp.Round <= l.points.newest() {
 		return nil // read again after a restart
 	}
-	snapshot, err := l.cfg.Machine.Snapshot()
+	root, snapshot, err := l.cfg.Machine.Snapshot()
 	if err != nil {
 		return fmt.Errorf("take a checkpoint in round %d: %w", cp.Round, err)
 	}
-	p := newPoint(cp.Round, cp.Marshal(), cp.Hash(), snapshot)
-	p.minBirth = cp.MinBirth
+	p := point{round: cp.Round, minBirth: cp.MinBirth, body: cp.Marshal(), hash: cp.Hash(), root: root, snapshot: snapshot}
 	if l.replays {
 		return l.keep(p)
 	}
@@ -145,9 +140,12 @@ func (l *Loop) take(cp *consensus.Checkpoint) error {
 	return nil
 }
 
-// keep writes a checkpoint to disk.
+// keep writes a checkpoint to disk. What is before it is not read again.
 func (l *Loop) keep(p point) error {
-	err := l.events.SaveCheckpoint(eventlog.Checkpoint{Round: p.round, MinBirth: p.minBirth, Body: p.body, Snapshot: p.snapshot})
+	if k, ok := l.cfg.Machine.(Keeper); ok {
+		k.Keep()
+	}
+	err := l.events.SaveCheckpoint(eventlog.Checkpoint{Round: p.round, MinBirth: p.minBirth, Body: p.body, Root: p.root, Snapshot: p.snapshot})
 	if err != nil {
 		return fmt.Errorf("keep the checkpoint of round %d: %w", p.round, err)
 	}
@@ -175,11 +173,15 @@ func (l *Loop) keepDue() error {
 func (n *network) serveCheckpoints(o Overlay) {
 	o.HandleRequest(protoCheckpoint, func(context.Context, peer.ID, []byte) ([]byte, error) {
 		reply := binary.BigEndian.AppendUint64(nil, n.l.oldest.Load())
+		key := n.l.keys.of(n.l.roster(), n.l.cfg.Self)
+		if key == nil {
+			return reply, nil // nobody asks those who are not members what they sign
+		}
 		for _, p := range n.l.points.all() {
 			reply = binary.BigEndian.AppendUint32(reply, uint32(len(p.body)))
 			reply = append(reply, p.body...)
 			reply = append(reply, p.root[:]...)
-			reply = append(reply, ed25519.Sign(n.l.cfg.Key, p.signed(n.l.cfg.Network))...)
+			reply = append(reply, ed25519.Sign(key, p.signed(n.l.cfg.Network))...)
 		}
 		return reply, nil
 	})
@@ -206,30 +208,45 @@ type offer struct {
 	sig []byte
 }
 
-// splitOffers reads a reply. Only offers that the member has signed are in the result.
-func splitOffers(b []byte, network consensus.Hash, key ed25519.PublicKey) ([]offer, error) {
-	var out []offer
-	for len(b) > 0 {
-		if len(b) < 4 {
-			return nil, errCut
+// splitOffers reads a reply. Only offers that the member has signed are in the result;
+// strange says that there are others: the member may have changed its key since.
+func splitOffers(b []byte, network consensus.Hash, key ed25519.PublicKey) (out []offer, strange bool, err error) {
+	for n := 0; len(b) > 0; n++ {
+		if n == keptCheckpoints {
+			return nil, false, errCut
 		}
-		n := uint64(binary.BigEndian.Uint32(b))
-		if n > consensus.MaxCheckpoint || uint64(len(b)) < 4+n+32+ed25519.SignatureSize || len(out) == keptCheckpoints {
-			return nil, errCut
+		o, rest, err := splitOffer(b)
+		if err != nil {
+			return nil, false, err
 		}
-		o := offer{point: point{body: b[4 : 4+n]}}
-		b = b[4+n:]
-		copy(o.root[:], b)
-		o.sig, b = b[32:32+ed25519.SignatureSize], b[32+ed25519.SignatureSize:]
-		var err error
-		if o.cp, err = consensus.UnmarshalCheckpoint(o.body); err != nil {
-			return nil, err
+		b = rest
+		if o.cp.Network != network {
+			return nil, false, errors.New("a checkpoint is of another network")
 		}
-		o.round, o.hash = o.cp.Round, o.cp.Hash()
-		if o.cp.Network != network || !ed25519.Verify(key, o.signed(network), o.sig) {
-			return nil, errors.New("a checkpoint is of another network, or its signature is wrong")
+		if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, o.signed(network), o.sig) {
+			strange = true
+			continue
 		}
 		out = append(out, o)
 	}
-	return out, nil
+	return out, strange, nil
+}
+
+// splitOffer reads one offer and gives what follows it.
+func splitOffer(b []byte) (o offer, rest []byte, err error) {
+	if len(b) < 4 {
+		return o, nil, errCut
+	}
+	n := uint64(binary.BigEndian.Uint32(b))
+	if n > consensus.MaxCheckpoint || uint64(len(b)) < 4+n+32+ed25519.SignatureSize {
+		return o, nil, errCut
+	}
+	o.body, b = b[4:4+n], b[4+n:]
+	copy(o.root[:], b)
+	o.sig, b = b[32:32+ed25519.SignatureSize], b[32+ed25519.SignatureSize:]
+	if o.cp, err = consensus.UnmarshalCheckpoint(o.body); err != nil {
+		return o, nil, err
+	}
+	o.round, o.hash = o.cp.Round, o.cp.Hash()
+	return o, b, nil
 }

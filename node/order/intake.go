@@ -80,8 +80,8 @@ func (in *intake) sender(id uint64) *sender {
 // deliver takes what a member published. It does not block.
 func (in *intake) deliver(from peer.ID, data []byte) {
 	id := in.l.cfg.Member(from)
-	if id == 0 {
-		return
+	if id == 0 || in.l.entering != nil || !in.l.known(id) {
+		return // who is not known yet will be asked, once it is
 	}
 	in.mu.Lock()
 	s := in.sender(id)
@@ -154,7 +154,7 @@ func (in *intake) verify(ctx context.Context) error {
 		var err error
 		if err = in.check(it.raw, &a); err != nil {
 			a.ev = nil
-			if !errors.Is(err, errAhead) {
+			if !errors.Is(err, errAhead) && !errors.Is(err, errPast) {
 				in.accuse(it.from, badEvent, err)
 			}
 		}
@@ -182,6 +182,7 @@ func (in *intake) release(id uint64, size int) {
 var (
 	errStranger = errors.New("its creator is not a member, or it is of another network")
 	errAhead    = errors.New("it is of a roster that is not known here yet")
+	errPast     = errors.New("its creator was or will be a member, but is none in its round, or the roster of its round is not known any more")
 )
 
 // check reads an event and checks its signature, unless the same event with the same
@@ -191,15 +192,16 @@ func (in *intake) check(raw []byte, a *arrival) error {
 	if err != nil {
 		return err
 	}
-	a.ev, a.hash, a.key = e, e.Hash(), in.key(e.Creator, e.BirthRound)
-	ahead := e.BirthRound > in.l.pending.Load()+consensus.ChangeDelay
-	switch {
-	case e.Network != in.l.cfg.Network:
+	if e.Network != in.l.cfg.Network {
 		return errStranger
-	case len(a.key) != ed25519.PublicKeySize && ahead:
-		return errAhead
-	case len(a.key) != ed25519.PublicKeySize:
-		return errStranger
+	}
+	a.ev, a.hash = e, e.Hash()
+	ahead := e.BirthRound > in.l.settled.Load() // before the rosters are looked at
+	if a.key, err = in.key(e); err != nil {
+		if ahead {
+			return errAhead
+		}
+		return err
 	}
 	name := signed{a.hash, [ed25519.SignatureSize]byte(e.Signature), [ed25519.PublicKeySize]byte(a.key)}
 	if valid, known := in.seen.look(name); known {
@@ -219,22 +221,31 @@ func (in *intake) check(raw []byte, a *arrival) error {
 	return err
 }
 
-// key is what a creator signs events with that are born in a round: by the roster of
-// that round, or by the last one that is known.
-func (in *intake) key(creator, birth uint64) ed25519.PublicKey {
+// key is what an event must be signed with: by the roster of its birth round, or by the
+// last one that is known.
+func (in *intake) key(e *consensus.Event) (ed25519.PublicKey, error) {
 	epochs := *in.l.epochs.Load()
+	if e.BirthRound < epochs[0].From {
+		if e.Creator == in.l.cfg.Self { // what others know of it, for one that has forgotten
+			return in.l.keys.signed(e)
+		}
+		return nil, errPast
+	}
 	at := &epochs[0]
 	for i := range epochs {
-		if epochs[i].From <= birth {
+		if epochs[i].From <= e.BirthRound {
 			at = &epochs[i]
 		}
 	}
 	for i := range at.Roster {
-		if at.Roster[i].ID == creator {
-			return at.Roster[i].Key
+		if m := &at.Roster[i]; m.ID == e.Creator && len(m.Key) == ed25519.PublicKeySize {
+			return m.Key, nil
 		}
 	}
-	return nil
+	if in.l.known(e.Creator) {
+		return nil, errPast
+	}
+	return nil, errStranger
 }
 
 // judge draws the consequences of what the hashgraph said of an event. Its signature

@@ -37,8 +37,15 @@ func (l *Loop) Run(ctx context.Context) error {
 		g.Go(a.run)
 	}
 	g.Go(func() error { return l.loop(gctx) })
-	g.Go(func() error { return l.net.observe(gctx) })
-	if l.overlay != nil {
+	if l.entering == nil {
+		g.Go(func() error { return l.net.observe(gctx) })
+	}
+	switch {
+	case l.overlay == nil:
+	case l.entering != nil:
+		g.Go(func() error { return l.overlay.Receive(gctx, l.intake.deliver) })
+		g.Go(func() error { return l.net.enter(gctx) })
+	default:
 		for range verifiers() {
 			g.Go(func() error { return l.intake.verify(gctx) })
 		}
@@ -106,8 +113,12 @@ func (l *Loop) takeEvent(a arrival) bool {
 	if l.fatal != nil || l.core.Has(a.hash) {
 		return false
 	}
-	if key, ok := l.core.Key(a.ev.Creator, a.ev.BirthRound); ok && !key.Equal(a.key) {
+	key, member := l.core.Key(a.ev.Creator, a.ev.BirthRound)
+	switch birth := a.ev.BirthRound; {
+	case member && !key.Equal(a.key):
 		return false // its creator's key changed while it was on its way; who needs it asks again
+	case !member && birth <= l.core.Settled() && a.ev.Creator != l.cfg.Self:
+		return false // its creator left while it was on its way
 	}
 	own := a.ev.Creator == l.cfg.Self
 	if own && !l.events.Has(a.hash) && l.surprised(a.ev) {
@@ -132,10 +143,15 @@ func (l *Loop) takeEvent(a arrival) bool {
 // that is due is made before what came is written and applied: others wait for it,
 // and one write takes both, parents first.
 func (l *Loop) create() (time.Duration, error) {
+	if l.entering != nil {
+		return idle, l.fatal
+	}
+	l.hear()
 	if err := l.tick(); err != nil {
 		return 0, err
 	}
 	for l.fatal == nil {
+		l.hear()
 		due, wait := l.core.Due(int64(time.Since(l.start)), l.pool.waiting())
 		if due {
 			if err := l.speak(); err != nil {
@@ -160,7 +176,7 @@ func (l *Loop) speak() error {
 	}
 	load := l.pool.load()
 	e := l.core.Next(consensus.Timestamp(time.Now().UnixNano()), binary.BigEndian.Uint32(coin[:]), payloads(load))
-	e.Sign(l.cfg.Key)
+	e.Sign(l.voice.key)
 	l.pool.flies(e, load)
 	l.knowOwn(e.Seq)
 	if err := l.core.Add(e); err != nil {
@@ -222,7 +238,8 @@ func (l *Loop) apply(ev consensus.Ordered) error {
 	}
 	for _, ch := range l.changer.Changes() {
 		if err := l.core.Change(ev.Round, ch.Roster, ch.Params); err != nil {
-			l.log.Error("a change of the roster cannot be obeyed, by no member", "index", ev.Index, "cause", err)
+			l.log.Warn("a change of the roster cannot be obeyed, by no member", "index", ev.Index, "cause", err)
+			l.changer.Refused(ch, err)
 			continue
 		}
 		l.noteEpochs()
@@ -244,7 +261,7 @@ func (l *Loop) nextLook(wait int64) time.Duration {
 }
 
 func (l *Loop) due() int64 {
-	if l.timer == nil {
+	if l.timer == nil || l.voice.key == nil {
 		return 0
 	}
 	return l.timer.Due()

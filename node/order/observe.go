@@ -114,12 +114,15 @@ func (l *Loop) resume() {
 		l.log.Info("this member knows its last event and speaks again", "number", l.ownSeq, "learned", l.learned)
 	}
 	l.watch = nil
-	l.core.Observe(false)
+	l.hear()
 }
 
 // serveHeads answers members that want to know their own last event.
 func (n *network) serveHeads(o Overlay) {
 	o.HandleRequest(protoHead, func(_ context.Context, from peer.ID, _ []byte) ([]byte, error) {
+		if n.l.entering != nil {
+			return nil, errors.New("this member has nothing yet: what it does not know says nothing")
+		}
 		e, err := n.l.events.Last(n.l.cfg.Member(from))
 		if err != nil || e == nil {
 			return nil, err
@@ -217,7 +220,9 @@ func (n *network) askHead(ctx context.Context, id peer.ID, m uint64) {
 		}
 	}
 	_ = n.l.Do(ctx, func() {
-		if n.l.watch != nil && (e == nil || n.l.has(e)) {
+		// One of so long ago that its key is not known any more cannot be checked, and
+		// nothing can be built on it: as if the member knew none.
+		if n.l.watch != nil && (e == nil || n.l.has(e) || e.BirthRound < n.l.core.Epochs()[0].From) {
 			n.l.watch.answered[m] = true
 		}
 	})

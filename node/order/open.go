@@ -34,6 +34,11 @@ func Open(cfg Config) (*Loop, error) {
 	l.intake = newIntake(l)
 	l.net = newNetwork(l)
 	var err error
+	for _, k := range cfg.Keys {
+		if err := l.keys.add(k); err != nil {
+			return nil, err
+		}
+	}
 	l.events, err = eventlog.Open(eventlog.Config{Dir: cfg.Dir, Network: cfg.Network, Strict: cfg.Strict, BootID: cfg.BootID})
 	if err != nil {
 		return nil, err
@@ -61,9 +66,13 @@ func (l *Loop) begin() error {
 			return fmt.Errorf("read checkpoint of round %d: %w: move the file away, an older one or the others' is used then", cp.Round, err)
 		}
 		cfg.From = from
-		if err := l.cfg.Machine.Restore(cp.Snapshot); err != nil {
+		if err := l.cfg.Machine.Restore(cp.Root, cp.Snapshot); err != nil {
 			return fmt.Errorf("go on from the checkpoint of round %d: %w", cp.Round, err)
 		}
+	}
+	if l.enteringFirst(found) {
+		l.entering = newEntering()
+		cfg.Roster, cfg.Self = l.cfg.Trust, 0 // only to look up who they are: nothing is added
 	}
 	var err error
 	if l.core, err = consensus.New(cfg); err != nil {
@@ -104,7 +113,14 @@ func (l *Loop) replay() error {
 		return err
 	}
 	l.knowOwn(last.Seq)
+	l.left = last
 	return l.replayed(last)
+}
+
+// Left is what an earlier run has said and may not have ordered: its last own event, or
+// nil, and the transactions that wait for the next one. Between Open and Run.
+func (l *Loop) Left() (last *consensus.Event, waiting [][]byte) {
+	return l.left, payloads(l.pool.wait)
 }
 
 func (l *Loop) replayed(e *consensus.Event) error {
@@ -131,8 +147,7 @@ func (l *Loop) beginWatch(c eventlog.Condition) error {
 		return fmt.Errorf("note that this member is not sure of its last event: %w", err)
 	}
 	l.watch = newWatching(c)
-	l.core.Observe(true)
-	if l.sure() { // alone
+	if l.entering == nil && l.sure() { // alone
 		l.resume()
 	}
 	return nil
@@ -151,6 +166,7 @@ const keepIndexed = 64
 
 // note makes the rounds known outside of the loop.
 func (l *Loop) note() {
+	l.settled.Store(l.core.Settled())
 	if l.core.Pending() == l.pending.Load() {
 		return
 	}

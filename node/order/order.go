@@ -33,17 +33,22 @@ import (
 )
 
 // Machine is the state machine that the order drives. All its methods are called
-// in the loop, one at a time, and must not block.
+// in the loop, one at a time, and must not block, except where it says otherwise.
 type Machine interface {
 	// Apply takes the next event of the order. What an event says that makes no
 	// sense is for the machine to ignore, the same at every member. An error ends the
 	// loop: the machine cannot go on. During [Open] it takes what the log holds again.
 	Apply(ev consensus.Ordered) error
-	// Snapshot is the whole state, with one encoding only: members that applied the
-	// same events make the same bytes. Their SHA-256 is the state root.
-	Snapshot() ([]byte, error)
+	// Snapshot is the whole state and its root, a digest of it. Members that applied
+	// the same events come to the same root: it is what they sign. The loop keeps the
+	// bytes and does not change them.
+	Snapshot() (root [32]byte, snapshot []byte, err error)
 	// Restore replaces the state by one that Snapshot gave, here or at another member.
-	Restore(snapshot []byte) error
+	// A snapshot that does not lead to the root is an error, and changes nothing.
+	Restore(root [32]byte, snapshot []byte) error
+	// Check says whether a snapshot that another member sent leads to the root. It
+	// does not look at the state, and is called from any goroutine.
+	Check(root [32]byte, snapshot []byte) error
 }
 
 // Timer is what a [Machine] is too if the passing of consensus time alone changes
@@ -59,15 +64,36 @@ type Timer interface {
 // Changer is what a [Machine] is too if what it applies can change the roster or the
 // parameters of the order.
 type Changer interface {
-	// Changes is called after each Apply and gives what that event changed: the last
-	// one of a round counts, from consensus.ChangeDelay rounds later on.
+	// Changes is called once after each Apply, also while the log is read again, and
+	// gives what that event changed, in order. A change holds from
+	// consensus.ChangeDelay rounds after the event's on. Of all changes of one round,
+	// by one event or several, the last that is not refused counts: each gives the
+	// whole roster as it is to be, with what the earlier ones changed in it.
+	//
+	// Nothing may be held back for later: a state that was taken by Snapshot and the
+	// rosters in its checkpoint must tell the same. The state should know the rosters
+	// that it asked for; the loop does not tell it which is in force.
 	Changes() []Change
+	// Refused is called for a change that cannot be obeyed, such as a roster without
+	// weight or out of order: before the next Apply, Changes or Snapshot. The roster
+	// stays as it was. It is the same change at every member, so that the state may
+	// depend on it; it must not depend on the words of the cause.
+	Refused(ch Change, cause error)
 }
 
-// Change is a new roster, ordered by ID, and new parameters; zero: as they were.
+// Change is a new roster, ordered by ID, and new parameters; zero: as they were before
+// the change.
 type Change struct {
 	Roster []consensus.Member
 	Params consensus.Params
+}
+
+// Keeper is what a [Machine] is too if it keeps something on disk that a replay from a
+// checkpoint would not make again.
+type Keeper interface {
+	// Keep makes what it has of all events so far survive a power cut. It is called before
+	// a checkpoint is written, beside the loop, and may take as long as the disk does.
+	Keep()
 }
 
 // Peer is how this member stands with another.
@@ -102,15 +128,25 @@ type Blamer interface {
 	Blame(p peer.ID, reason string)
 }
 
-// Config is what a Loop is made of. Network, Roster, Dir, Machine, Peer and Member are
-// needed.
+// Config is what a Loop is made of. Network, Roster or Trust, Dir, Machine, Peer and
+// Member are needed.
 type Config struct {
 	Network consensus.Hash
 	Roster  []consensus.Member // the founding roster, by ID
-	Self    uint64             // this member; one that is not in the roster only listens
-	Key     ed25519.PrivateKey // of Self
-	Params  consensus.Params   // zero: consensus.DefaultParams
-	Dir     string             // where the event log is; it must exist
+	Self    uint64             // this member; one that is not in the roster only listens; 0: none
+	// Keys are those of Self, the current one first. It signs with the one that the
+	// roster of the round names: while it changes its key it has both.
+	Keys []ed25519.PrivateKey
+	// Trust is for a member that joins an overlay that it was invited to: the roster
+	// as the invitation has it, by ID. While its log is empty it takes nothing of the
+	// others but a checkpoint that members of more than two thirds of the weight of
+	// Trust signed; after half a minute of asking, of more than one third. Then Run
+	// returns ErrRejoined. Later starts ignore it. A founder goes the same way, and
+	// begins at the first event if members of more than two thirds have no checkpoint
+	// yet. Empty: this member begins with Roster, at the first event.
+	Trust   []consensus.Member
+	Params  consensus.Params // zero: consensus.DefaultParams
+	Dir     string           // where the event log is; it must exist
 	Machine Machine
 
 	// Strict makes every own event survive a power cut before anyone sees it, at the
@@ -127,7 +163,8 @@ type Config struct {
 	CheckpointEvery uint64
 
 	// Peer and Member translate between members and the overlay's peers; they give
-	// "" and 0 for who is not known. They are called from several goroutines.
+	// "" and 0 for who is not known. They are called from several goroutines, and what
+	// they say may change. While a member changes its key, two peers may be one member.
 	Peer   func(member uint64) peer.ID
 	Member func(id peer.ID) uint64
 
@@ -146,11 +183,11 @@ var (
 	// ErrEnded is what those get who talk to a loop that has ended or is about to.
 	// What they submitted may still be ordered, if it left before.
 	ErrEnded = errors.New("this node is stopping")
-	// ErrRejoined: this member was too far behind to follow and has taken over a
-	// checkpoint of the others. Close the loop and open it again: it goes on from
+	// ErrRejoined: this member was new, or too far behind to follow, and has taken over
+	// a checkpoint of the others, or learned that there is none yet. Close the loop and open it again: it goes on from
 	// there. What it had not ordered yet is submitted again, and may then be ordered
 	// twice; whoever waits for it gets ErrEnded.
-	ErrRejoined = errors.New("this member was far behind and has taken over a checkpoint of the others")
+	ErrRejoined = errors.New("this member was new or far behind and has taken over a checkpoint of the others")
 	// ErrTwin: there is an event with this member's signature that it did not make.
 	ErrTwin = errors.New("another program signs events with the key of this member: find it and stop it, for two that speak for one member contradict themselves before everybody; then start this one again")
 )
@@ -176,22 +213,29 @@ type Loop struct {
 	net     *network
 	points  checkpoints
 
+	keys     keyring
+	entering *entering // it begins at a checkpoint of the others, and has none yet; else nil
+
 	epochs  atomic.Pointer[[]consensus.Epoch] // the rosters
 	pending atomic.Uint64                     // the round that is decided next
 	oldest  atomic.Uint64                     // the first birth round that is not ancient
+	settled atomic.Uint64                     // the last round whose roster is certain
+	gone    atomic.Bool                       // it was a member and is none any more
 
 	// What follows belongs to the loop.
 	ctx     context.Context // of Run
 	group   *errgroup.Group // what runs beside the loop until Run ends
 	alarm   *alarm          // for short waits; nil: the runtime's timers do
 	core    *consensus.Core
-	replays bool      // the log is being read: nothing is written, sent or made
-	watch   *watching // not sure of the own last event; nil: sure
-	spoken  bool      // an own event is here
-	ownSeq  uint64    // of the last of them
-	learned uint64    // own events that others had and this member had lost
-	fatal   error     // why the loop must end
-	forgot  uint64    // the log's index begins with this birth round
+	replays bool // the log is being read: nothing is written, sent or made
+	voice   voice
+	watch   *watching        // not sure of the own last event; nil: sure
+	spoken  bool             // an own event is here
+	ownSeq  uint64           // of the last of them
+	left    *consensus.Event // the last that an earlier run made; see Left
+	learned uint64           // own events that others had and this member had lost
+	fatal   error            // why the loop must end
+	forgot  uint64           // the log's index begins with this birth round
 }
 
 // Join connects the loop to its overlay. Call it once, before Run.
@@ -201,7 +245,9 @@ func (l *Loop) Join(o Overlay) {
 	l.net.serve(o)
 }
 
-// Do runs f in the loop, where it may look at the Machine, and waits for it.
+// Do runs f in the loop, where it may look at the Machine, and waits for it. If ctx ends
+// before it has begun it does not run; once it has, it is waited for, so that what f
+// writes to is nobody else's meanwhile.
 func (l *Loop) Do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
@@ -211,12 +257,8 @@ func (l *Loop) Do(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	<-done
+	return nil
 }
 
 // Ended is closed when Run has returned.

@@ -2,6 +2,7 @@ package order_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -49,6 +50,7 @@ type member struct {
 	boot    int          // of its host
 	abandon bool         // stop leaves the log as a dying process does
 	config  func(*order.Config)
+	peer    peer.ID // what the network calls it; empty: as at first
 }
 
 func newWorld(t testing.TB, n int) *world {
@@ -93,7 +95,7 @@ func (w *world) start(which ...int) {
 func (m *member) open() error {
 	m.journal = &ordertest.Journal{}
 	cfg := order.Config{
-		Network: consensus.Hash{7}, Roster: m.w.roster, Self: uint64(m.i + 1), Key: m.w.keys[m.i],
+		Network: consensus.Hash{7}, Roster: m.w.roster, Self: uint64(m.i + 1), Keys: []ed25519.PrivateKey{m.w.keys[m.i]},
 		Dir: m.dir, Machine: m.journal, BootID: fmt.Sprint("boot ", m.boot),
 		Peer: func(id uint64) peer.ID {
 			if id == 0 || id > uint64(len(m.w.ids)) {
@@ -125,7 +127,7 @@ func (m *member) start() error {
 	if err := m.open(); err != nil {
 		return err
 	}
-	m.loop.Join(m.w.net.Overlay(m.w.ids[m.i]))
+	m.loop.Join(m.w.net.Overlay(cmp.Or(m.peer, m.w.ids[m.i])))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, l := make(chan error, 1), m.loop
 	m.ended, m.abandon = make(chan error, 1), false

@@ -208,10 +208,26 @@ func (p *pool) restore(path string) error {
 	return nil
 }
 
+// refuse lets go of all that waits for an own event: there will be none. Who waits for
+// a place gets ErrOutside.
+func (p *pool) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.wait {
+		if t.done != nil {
+			close(t.done)
+		}
+	}
+	p.wait, p.bytes = nil, 0
+}
+
 // Enqueue puts a transaction into this member's next event and waits for nothing.
 // The loop keeps trying while it runs. An error means that it was not taken: it is
-// too large, or too many wait already. It may be called in the loop.
+// too large, too many wait already, or it is ErrOutside. It may be called in the loop.
 func (l *Loop) Enqueue(transaction []byte) error {
+	if l.gone.Load() {
+		return ErrOutside
+	}
 	if err := l.pool.put(&pending{raw: transaction}); err != nil {
 		return err
 	}
@@ -223,13 +239,19 @@ func (l *Loop) Enqueue(transaction []byte) error {
 // its place in the order; the Machine has applied it by then. If ctx or the loop ends
 // first it may still be ordered later.
 func (l *Loop) Submit(ctx context.Context, transaction []byte) (Place, error) {
+	if l.gone.Load() {
+		return Place{}, ErrOutside
+	}
 	t := &pending{raw: transaction, done: make(chan Place, 1)}
 	if err := l.pool.put(t); err != nil {
 		return Place{}, err
 	}
 	signal(l.wake)
 	select {
-	case at := <-t.done:
+	case at, ok := <-t.done:
+		if !ok {
+			return Place{}, ErrOutside
+		}
 		return at, nil
 	case <-l.ended:
 		return Place{}, ErrEnded

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -39,7 +37,7 @@ func (n *network) claim(member, oldest uint64) bool {
 	n.claims.mu.Lock()
 	defer n.claims.mu.Unlock()
 	n.claims.oldest[member] = oldest
-	if oldest <= n.l.pending.Load() || n.claims.trying || time.Since(n.claims.tried) < rejoinAgain {
+	if n.l.entering != nil || oldest <= n.l.pending.Load() || n.claims.trying || time.Since(n.claims.tried) < rejoinAgain {
 		return false
 	}
 	n.claims.trying, n.claims.tried = true, time.Now()
@@ -74,22 +72,28 @@ func (n *network) isBehind() bool {
 // of this member. If there is none, the ordinary way goes on: the others still have
 // the events.
 func (n *network) rejoin(ctx context.Context) {
-	best, from := n.choose(n.ask(ctx))
+	best, from := n.choose(n.ask(ctx).offered, true)
 	if !n.isBehind() || best == nil || best.round <= n.l.pending.Load() {
 		return
 	}
 	n.l.log.Info("this member is far behind: it takes over a checkpoint", "round", best.round, "pending", n.l.pending.Load(), "signed_by", len(from))
+	_ = n.takeOver(ctx, best, from)
+}
+
+// takeOver fetches the state of a checkpoint from one of those that signed it, and
+// ends the loop with it.
+func (n *network) takeOver(ctx context.Context, best *offer, from []peer.ID) error {
+	var last error
 	for _, id := range from {
 		snapshot, err := n.snapshot(ctx, id, best.root)
 		if err != nil {
 			n.l.log.Warn("fetch the state of a checkpoint", "peer", id, "cause", err)
+			last = err
 			continue
 		}
-		if err := n.l.Do(ctx, func() { n.l.adopt(best, snapshot) }); err != nil {
-			return
-		}
-		return
+		return n.l.Do(ctx, func() { n.l.adopt(best, snapshot) })
 	}
+	return last
 }
 
 // adopt makes a checkpoint of others this member's own and ends the loop. In the loop.
@@ -102,7 +106,7 @@ func (l *Loop) adopt(o *offer, snapshot []byte) {
 	l.points.leapt = true
 	err := l.pool.save(filepath.Join(l.cfg.Dir, poolFile), o.cp.MinBirth)
 	if err == nil {
-		err = l.events.Adopt(eventlog.Checkpoint{Round: o.round, MinBirth: o.cp.MinBirth, Body: o.body, Snapshot: snapshot})
+		err = l.events.Adopt(eventlog.Checkpoint{Round: o.round, MinBirth: o.cp.MinBirth, Body: o.body, Root: o.root, Snapshot: snapshot})
 	}
 	if l.fatal = ErrRejoined; err != nil {
 		l.fatal = fmt.Errorf("take over the checkpoint of round %d: %w", o.round, err)
@@ -116,26 +120,43 @@ type offered struct {
 	weight uint64
 }
 
+// answers is what members said when they were asked for checkpoints.
+type answers struct {
+	offered []offered
+	silent  []uint64 // members that did not answer
+	strange int      // members that sign with a key that is not known here
+}
+
 // ask collects the checkpoints of all members.
-func (n *network) ask(ctx context.Context) []offered {
+func (n *network) ask(ctx context.Context) answers {
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
 	var mu sync.Mutex
-	var all []offered
+	var all answers
 	var asked sync.WaitGroup
 	for _, m := range n.l.roster().Roster {
 		id := n.l.cfg.Peer(m.ID)
-		if id == "" || m.ID == n.l.cfg.Self {
+		if m.ID == n.l.cfg.Self {
+			continue
+		}
+		if id == "" {
+			mu.Lock()
+			all.silent = append(all.silent, m.ID)
+			mu.Unlock()
 			continue
 		}
 		asked.Go(func() {
 			reply, err := n.l.overlay.Request(ctx, id, protoCheckpoint, nil, 8+keptCheckpoints*(consensus.MaxCheckpoint+128))
 			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				all.silent = append(all.silent, m.ID)
 				return
 			}
 			var offers []offer
+			strange := false
 			if err = errCut; len(reply) >= 8 {
-				offers, err = splitOffers(reply[8:], n.l.cfg.Network, m.Key)
+				offers, strange, err = splitOffers(reply[8:], n.l.cfg.Network, m.Key)
 			}
 			if err != nil {
 				n.l.intake.blameReply(m.ID, err)
@@ -144,26 +165,35 @@ func (n *network) ask(ctx context.Context) []offered {
 			n.claim(m.ID, binary.BigEndian.Uint64(reply))
 			mu.Lock()
 			defer mu.Unlock()
+			if strange {
+				all.strange++
+			}
 			for _, o := range offers {
-				i := slices.IndexFunc(all, func(x offered) bool { return x.hash == o.hash && x.root == o.root })
-				if i < 0 {
-					i = len(all)
-					all = append(all, offered{offer: o})
-				}
-				if !slices.Contains(all[i].by, id) {
-					all[i].by, all[i].weight = append(all[i].by, id), all[i].weight+m.Weight
-				}
+				all.add(o, id, m.Weight)
 			}
 		})
 	}
 	asked.Wait()
+	slices.Sort(all.silent)
 	return all
 }
 
+// add counts a member for a checkpoint.
+func (a *answers) add(o offer, id peer.ID, weight uint64) {
+	i := slices.IndexFunc(a.offered, func(x offered) bool { return x.hash == o.hash && x.root == o.root })
+	if i < 0 {
+		i = len(a.offered)
+		a.offered = append(a.offered, offered{offer: o})
+	}
+	if x := &a.offered[i]; !slices.Contains(x.by, id) {
+		x.by, x.weight = append(x.by, id), x.weight+weight
+	}
+}
+
 // choose is the newest checkpoint that members of more than two thirds of the weight
-// signed alike, or else the newest that more than a third signed: one of them is
-// honest. Nil: there is none that is ahead of this member.
-func (n *network) choose(all []offered) (*offer, []peer.ID) {
+// signed alike, or else, if few will do, the newest that more than a third signed: one
+// of them is honest. Nil: there is none that is ahead of this member.
+func (n *network) choose(all []offered, few bool) (*offer, []peer.ID) {
 	var total uint64
 	for _, m := range n.l.roster().Roster {
 		total += m.Weight
@@ -171,7 +201,11 @@ func (n *network) choose(all []offered) (*offer, []peer.ID) {
 	slices.SortFunc(all, func(a, b offered) int {
 		return cmp.Or(cmp.Compare(b.round, a.round), cmp.Compare(b.weight, a.weight), bytes.Compare(a.root[:], b.root[:]))
 	})
-	for _, least := range []uint64{2 * total / 3, total / 3} {
+	enough := []uint64{2 * total / 3, total / 3}
+	if !few {
+		enough = enough[:1]
+	}
+	for _, least := range enough {
 		for i := range all {
 			if all[i].weight > least && all[i].round > n.l.pending.Load() {
 				return &all[i].offer, all[i].by
@@ -202,12 +236,11 @@ func (n *network) snapshot(ctx context.Context, id peer.ID, root [32]byte) ([]by
 			return nil, fmt.Errorf("a state of %d bytes: at most %d are taken", size, maxSnapshot)
 		case uint64(len(out)) < size && len(reply) > 8:
 			continue
-		case sha256.Sum256(out) != root:
-			n.l.intake.blameReply(n.l.cfg.Member(id), errWrongState)
-			return nil, errWrongState
+		}
+		if err := n.l.cfg.Machine.Check(root, out); err != nil {
+			n.l.intake.blameReply(n.l.cfg.Member(id), err)
+			return nil, fmt.Errorf("the state is not the one that was signed: %w", err)
 		}
 		return out, nil
 	}
 }
-
-var errWrongState = errors.New("the state does not have the digest that was signed")

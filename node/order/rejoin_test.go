@@ -254,6 +254,8 @@ func (e *electing) Changes() []order.Change {
 	return due
 }
 
+func (e *electing) Refused(order.Change, error) {}
+
 func TestMemberThatIsElectedSpeaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 5)

@@ -112,7 +112,7 @@ func (n *network) run(ctx context.Context) error {
 	for {
 		wait := syncIdle
 		if err := n.l.Do(ctx, func() {
-			if st := n.l.core.Status(); st.Busy > 0 || st.Joining || len(n.asked) > 0 || n.l.watch != nil {
+			if st := n.l.core.Status(); st.Busy > 0 || st.Joining || st.Changing || len(n.asked) > 0 || n.l.watch != nil {
 				wait = syncBusy
 			}
 		}); err != nil {
@@ -161,12 +161,10 @@ const reachEvery = time.Second
 // reach tells the hashgraph who is connected and how far away.
 func (n *network) reach(ctx context.Context) error {
 	for {
-		peers := n.l.overlay.Peers()
+		near := n.nearest()
 		if n.l.Do(ctx, func() {
-			for _, p := range peers {
-				if m := n.l.cfg.Member(p.ID); m != 0 {
-					n.l.core.Reach(m, p.Connected, int64(p.RTT))
-				}
+			for m, p := range near {
+				n.l.core.Reach(m, p.Connected, int64(p.RTT))
 			}
 		}) != nil || !sleep(ctx, reachEvery) {
 			return nil
@@ -174,11 +172,24 @@ func (n *network) reach(ctx context.Context) error {
 	}
 }
 
-// connected are the members that can be asked.
+// nearest is how this member stands with each other one. One that changes its key may
+// be two peers for a while; the better one counts.
+func (n *network) nearest() map[uint64]Peer {
+	out := map[uint64]Peer{}
+	for _, p := range n.l.overlay.Peers() {
+		m := n.l.cfg.Member(p.ID)
+		if was, ok := out[m]; m != 0 && m != n.l.cfg.Self && (!ok || p.Connected && !was.Connected) {
+			out[m] = p
+		}
+	}
+	return out
+}
+
+// connected are the members that can be asked; those that have left cannot.
 func (n *network) connected() []peer.ID {
 	var out []peer.ID
 	for _, p := range n.l.overlay.Peers() {
-		if p.Connected {
+		if p.Connected && !n.l.hasLeft(n.l.cfg.Member(p.ID)) {
 			out = append(out, p.ID)
 		}
 	}

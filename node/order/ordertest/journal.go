@@ -42,14 +42,23 @@ func (j *Journal) Apply(ev consensus.Ordered) error {
 }
 
 // Snapshot implements order.Machine.
-func (j *Journal) Snapshot() ([]byte, error) {
-	return binary.BigEndian.AppendUint64(j.Chain[:len(j.Chain):len(j.Chain)], j.Next), nil
+func (j *Journal) Snapshot() ([32]byte, []byte, error) {
+	b := binary.BigEndian.AppendUint64(j.Chain[:len(j.Chain):len(j.Chain)], j.Next)
+	return sha256.Sum256(b), b, nil
+}
+
+// Check implements order.Machine.
+func (j *Journal) Check(root [32]byte, b []byte) error {
+	if len(b) != 40 || sha256.Sum256(b) != root {
+		return fmt.Errorf("%d bytes are no journal with the root %x", len(b), root[:4])
+	}
+	return nil
 }
 
 // Restore implements order.Machine.
-func (j *Journal) Restore(b []byte) error {
-	if len(b) != 40 {
-		return fmt.Errorf("%d bytes are no journal", len(b))
+func (j *Journal) Restore(root [32]byte, b []byte) error {
+	if err := j.Check(root, b); err != nil {
+		return err
 	}
 	copy(j.Chain[:], b)
 	j.Next = binary.BigEndian.Uint64(b[32:])

@@ -40,7 +40,7 @@ func newSite(t *testing.T, mesh *gossiptest.Mesh, roster []consensus.Member, i i
 	s := &site{journal: &ordertest.Journal{}}
 	var err error
 	s.loop, err = order.Open(order.Config{
-		Network: testNetwork, Roster: roster, Self: uint64(i + 1), Key: mesh.Key(i),
+		Network: testNetwork, Roster: roster, Self: uint64(i + 1), Keys: []ed25519.PrivateKey{mesh.Key(i)},
 		Dir: t.TempDir(), Machine: s.journal, BootID: "boot",
 		Peer: func(m uint64) peer.ID {
 			if m == 0 || m > uint64(len(roster)) {
