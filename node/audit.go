@@ -1,11 +1,8 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dcnode/dcnode/consensus"
-	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/eventlog"
 	"github.com/dcnode/dcnode/node/order"
 )
@@ -36,7 +32,7 @@ type Audit struct {
 	Notes   []string `json:"notes,omitempty"`
 }
 
-// Root is the digest of the ledger's state at a place in the order.
+// Root is the CID of the ledger's state at a place in the order.
 type Root struct {
 	Ordered uint64 `json:"ordered"` // events that led to it
 	Round   uint64 `json:"round,omitempty"`
@@ -120,15 +116,14 @@ func (a *auditor) begin(from *eventlog.Checkpoint) error {
 		return err
 	}
 	cfg := consensus.Config{Network: g.network(), Roster: roster}
-	a.replica = &replica{slog: slog.New(slog.DiscardHandler), effect: func(ledger.Effect) {}}
-	if a.replica.state, err = ledger.New(g.ledgerMembers(), g.Rules); err != nil {
-		return fmt.Errorf("make ledger: %w", err)
+	if a.replica, err = newReplica(g, slog.New(slog.DiscardHandler)); err != nil {
+		return err
 	}
 	if from != nil {
 		if cfg.From, err = consensus.UnmarshalCheckpoint(from.Body); err != nil {
 			return fmt.Errorf("read checkpoint of round %d: %w", from.Round, err)
 		}
-		if err := a.replica.Restore(from.Snapshot); err != nil {
+		if err := a.replica.Restore(from.Root, from.Snapshot); err != nil {
 			return err
 		}
 		a.audit.Ordered, a.start = cfg.From.Ordered, from.Round
@@ -153,6 +148,9 @@ func (a *auditor) learn() {
 		}
 	}
 	a.oldest = a.core.Status().Oldest
+	for _, m := range a.replica.state.Members() {
+		a.h.joined[m.ID] = m.Site
+	}
 }
 
 // key is the key that an event must be signed with.
@@ -310,7 +308,9 @@ func (a *auditor) apply(ev consensus.Ordered) error {
 	}
 	if c, ok := order.Machine(a.replica).(order.Changer); ok {
 		for _, ch := range c.Changes() {
-			_ = a.core.Change(ev.Round, ch.Roster, ch.Params) // one that is wrong is obeyed by no member
+			if err := a.core.Change(ev.Round, ch.Roster, ch.Params); err != nil {
+				c.Refused(ch, err) // by every member
+			}
 		}
 	}
 	a.audit.Ordered, a.audit.Round, a.audit.Time = ev.Index+1, ev.Round, int64(ev.Time)
@@ -326,12 +326,11 @@ func (a *auditor) apply(ev consensus.Ordered) error {
 
 // root takes down the root of the state as it is now.
 func (a *auditor) root(round uint64, stored bool) error {
-	snapshot, err := a.replica.Snapshot()
+	c, err := a.replica.state.Root()
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(snapshot)
-	a.audit.Roots = append(a.audit.Roots, Root{Ordered: a.audit.Ordered, Round: round, Root: hex.EncodeToString(sum[:]), Stored: stored})
+	a.audit.Roots = append(a.audit.Roots, Root{Ordered: a.audit.Ordered, Round: round, Root: c.String(), Stored: stored})
 	return nil
 }
 
@@ -368,13 +367,16 @@ func (a *auditor) agrees(cp *consensus.Checkpoint, s *eventlog.Checkpoint) error
 	if have.Hash() != cp.Hash() || s.MinBirth != cp.MinBirth {
 		return fmt.Errorf("the node has kept another than its events lead to: %d events in the order instead of %d, or other judges", have.Ordered, cp.Ordered)
 	}
-	snapshot, err := a.replica.Snapshot()
+	c, err := a.replica.state.Root()
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(snapshot, s.Snapshot) {
-		mine, its := sha256.Sum256(snapshot), sha256.Sum256(s.Snapshot)
-		return fmt.Errorf("after %d events of the order the state is %x; the node has kept %x", a.audit.Ordered, mine, its)
+	root := digest(c)
+	if root != s.Root {
+		return fmt.Errorf("after %d events of the order the state is %x; the node has kept %x", a.audit.Ordered, root, s.Root)
+	}
+	if err := a.replica.Check(root, s.Snapshot); err != nil {
+		return fmt.Errorf("after %d events of the order the state is %x; what the node has kept of it is not: %w", a.audit.Ordered, root, err)
 	}
 	return nil
 }

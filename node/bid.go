@@ -1,74 +1,74 @@
 package node
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"os"
+	"runtime"
 	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/sys/unix"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
-	"github.com/dcnode/dcnode/gossip"
+	"github.com/dcnode/dcnode/node/survey"
 	"github.com/dcnode/dcnode/vmm"
 )
 
 // bid answers an Intent: what this member could offer, measured now, or why it
 // cannot take the machine.
 func (n *Node) bid(ctx context.Context, mv ledger.Move) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.genesis.Rules.BidWindow)*3/4)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.rules.BidWindow)*3/4)
 	defer cancel()
-	b, err := n.makeBid(ctx, mv)
-	if err != nil {
-		b.Eligible, b.Reason = false, reason(err)
-	}
+	b := n.offer(ctx, mv.Machine, mv.From, mv.Needs)
+	b.Move = mv.ID
 	n.submitLater(b)
 }
 
-func (n *Node) makeBid(ctx context.Context, mv ledger.Move) (*ledger.Bid, error) {
-	b := &ledger.Bid{Machine: mv.Machine, Move: mv.ID}
-	d, err := n.driver(mv.Needs.Driver)
-	if err != nil {
-		return b, err
+// offer is what this node would bid for a machine of a member, measured now, or why it
+// cannot take it.
+func (n *Node) offer(ctx context.Context, machine string, owner ledger.MemberID, needs ledger.Needs) *ledger.Bid {
+	b := &ledger.Bid{Machine: machine}
+	if err := n.fillBid(ctx, b, owner, needs); err != nil {
+		b.Able, b.Reason = false, reason(err)
 	}
-	c := d.Probe(ctx)
-	b.VMM = strings.TrimSpace(c.Driver + " " + c.Version + " " + c.Accelerator)
-	if err := fits(c, mv.Needs); err != nil {
-		return b, err
-	}
-	if b.FreeMemory, err = n.freeMemory(); err != nil {
-		return b, err
-	}
-	if b.FreeDisk, err = freeDisk(n.cfg.Dir); err != nil {
-		return b, err
-	}
-	b.RTT, b.Bandwidth, err = n.measure(ctx, n.genesis.peer(mv.From))
-	if err != nil {
-		return b, fmt.Errorf("measure the path to %s: %w", n.site(mv.From), err)
-	}
-	if b.MissingData, err = n.missing(ctx, mv); err != nil {
-		return b, err
-	}
-	b.Predicted = predict(b, mv.Needs)
-	switch {
-	case b.FreeMemory < mv.Needs.Memory:
-		return b, fmt.Errorf("%d MiB of memory free, %d needed", b.FreeMemory>>20, mv.Needs.Memory>>20)
-	case b.FreeDisk < b.MissingData+mv.Needs.Disk:
-		return b, fmt.Errorf("%d MiB of disk free, up to %d needed", b.FreeDisk>>20, (b.MissingData+mv.Needs.Disk)>>20)
-	}
-	b.Eligible = true
-	return b, nil
+	return b
 }
 
-// fits says why a driver here cannot take a machine with these needs.
+func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID, needs ledger.Needs) error {
+	s, err := n.order.State(ctx)
+	if err != nil {
+		return err
+	}
+	b.Expires = s.Now() + n.rules.BidExpiry/2
+	d, err := n.driver(needs.Driver)
+	if err != nil {
+		return err
+	}
+	c := d.Probe(ctx)
+	b.Driver, b.Version, b.Accelerator, b.Machines = c.Driver, c.Version, c.Accelerator, c.MachineTypes
+	b.CPUModel, b.CPUFeatures = c.CPUModel, c.CPUFeatures
+	if err := fits(c, needs); err != nil {
+		return err
+	}
+	if err := n.fillRoom(b); err != nil {
+		return err
+	}
+	b.Moves = n.moves()
+	way, err := n.wayFrom(ctx, n.peer(owner))
+	if err != nil {
+		return err
+	}
+	b.RTT, b.Bandwidth = way.RTT.Microseconds(), way.Bandwidth
+	if b.MissingData, err = n.missing(ctx, b.Machine); err != nil {
+		return err
+	}
+	b.Able = true
+	return nil
+}
+
+// fits says why a driver here cannot take a machine at all. What the ledger can see
+// in the bid it judges itself.
 func fits(c vmm.Capabilities, need ledger.Needs) error {
 	switch {
 	case !c.Available:
@@ -77,26 +77,51 @@ func fits(c vmm.Capabilities, need ledger.Needs) error {
 		return fmt.Errorf("%s cannot take a migration: %s", c.Driver, c.WhyNot)
 	case need.Accelerator == "kvm" && c.Accelerator != "kvm":
 		return fmt.Errorf("the machine runs under kvm, here is %s (%s)", c.Accelerator, c.Why)
-	case need.MachineType != "" && len(c.MachineTypes) > 0 && !slices.Contains(c.MachineTypes, need.MachineType):
-		return fmt.Errorf("%s %s does not know the machine type %s", c.Driver, c.Version, need.MachineType)
 	}
 	return nil
 }
 
-// fixed is what a move costs besides bytes: starting the receiver, preparing, and
-// the order. Milliseconds, measured under load.
-const fixed = 1500
+// perCPU is how many virtual CPUs of machines a CPU of the host may carry.
+const perCPU = 4
 
-// predict is the time of a whole move in milliseconds: bytes over bandwidth, round
-// trips for the passes, and what is fixed.
-func predict(b *ledger.Bid, need ledger.Needs) int64 {
-	bytes := b.MissingData + need.MemoryBytes + need.DiskBytes
-	return fixed + bytes*1000/max(b.Bandwidth, 1) + 20*b.RTT/1000
+// fillRoom tells what would be free if nothing were on its way here: the ledger knows
+// what is, and takes it off. What a machine that is arriving has of this host's memory
+// by now cannot be told from what the host lacks otherwise and is not put back.
+func (n *Node) fillRoom(b *ledger.Bid) error {
+	h, err := survey.LookAtHost(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	total := h.Memory
+	if n.cfg.MaxMemory > 0 {
+		total = min(total, n.cfg.MaxMemory)
+	}
+	vcpus := int64(perCPU * runtime.NumCPU())
+	b.FreeDisk = h.FreeDisk
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.machines {
+		if m.Step == stepArriving || m.Step == stepLoaded {
+			b.FreeDisk += overlayBytes(m.files.Dir)
+			continue
+		}
+		total -= m.Spec.Memory
+		vcpus -= int64(m.Spec.VCPUs)
+	}
+	b.FreeMemory, b.FreeVCPUs = max(min(h.FreeMemory, total), 0), max(vcpus, 0)
+	return nil
+}
+
+// moves is in how many migrations this node takes part now.
+func (n *Node) moves() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return int64(len(n.outs) + len(n.ins))
 }
 
 // missing is how many bytes of the machine's image this node lacks.
-func (n *Node) missing(ctx context.Context, mv ledger.Move) (int64, error) {
-	commit, holders, err := n.imageOf(ctx, mv.Machine)
+func (n *Node) missing(ctx context.Context, machine string) (int64, error) {
+	commit, holders, err := n.imageOf(ctx, machine)
 	if err != nil {
 		return 0, err
 	}
@@ -125,64 +150,16 @@ func (n *Node) imageOf(ctx context.Context, machine string) (cid.Cid, []peer.ID,
 	if m.Move != nil {
 		owners = append(owners, m.Move.From)
 	}
-	if img := s.Image(m.Image); img != nil {
-		owners = append(owners, img.Holders...)
+	if v := s.VersionOf(m); v != nil {
+		owners = append(owners, v.Holders...)
 	}
 	slices.Sort(owners)
-	var holders []peer.ID
-	for _, id := range slices.Compact(owners) {
-		if id != n.self {
-			holders = append(holders, n.genesis.peer(id))
-		}
-	}
-	return c, holders, nil
-}
-
-// The path to a member is measured, not typed in: a ping for the round trip, and
-// the arrival of a short run of bytes for the bandwidth.
-const (
-	protoProbe = "/probe/1"
-	probeBytes = 512 << 10
-)
-
-func (n *Node) serveProbe() {
-	n.overlay.Handle(protoProbe, func(_ context.Context, s gossip.Stream) {
-		defer s.Close()
-		_ = s.SetDeadline(time.Now().Add(reasonable))
-		_, _ = s.Write(make([]byte, probeBytes))
-	})
-}
-
-// measure is the round trip in microseconds and the bandwidth in bytes per second
-// from a member to here. The first half of the run is not counted: it opens the
-// congestion window.
-func (n *Node) measure(ctx context.Context, from peer.ID) (rtt, bandwidth int64, err error) {
-	d, err := n.overlay.RTT(ctx, from)
-	if err != nil {
-		return 0, 0, err
-	}
-	s, err := n.overlay.Open(ctx, from, protoProbe)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer s.Close()
-	if t, ok := ctx.Deadline(); ok {
-		_ = s.SetDeadline(t)
-	}
-	if _, err := io.CopyN(io.Discard, s, probeBytes/2); err != nil {
-		return 0, 0, err
-	}
-	half := time.Now()
-	if _, err := io.CopyN(io.Discard, s, probeBytes/2); err != nil {
-		return 0, 0, err
-	}
-	took := max(time.Since(half), 100*time.Microsecond)
-	return d.Microseconds(), int64(probeBytes / 2 * int64(time.Second) / int64(took)), nil
+	return c, n.othersOf(slices.Compact(owners)), nil
 }
 
 // freeMemory is what this node may still give to machines, in bytes.
 func (n *Node) freeMemory() (int64, error) {
-	host, err := availableMemory()
+	host, err := survey.FreeMemory()
 	if err != nil || n.cfg.MaxMemory == 0 {
 		return host, err
 	}
@@ -193,66 +170,4 @@ func (n *Node) freeMemory() (int64, error) {
 		left -= m.Spec.Memory
 	}
 	return min(host, left), nil
-}
-
-func availableMemory() (int64, error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, fmt.Errorf("look at free memory: %w", err)
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		fields := strings.Fields(sc.Text())
-		if len(fields) == 3 && fields[0] == "MemAvailable:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("look at free memory: %s has no MemAvailable", f.Name())
-}
-
-func freeDisk(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("look at free disk: %w", err)
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
-func (n *Node) site(id ledger.MemberID) string {
-	if id == 0 || int(id) > len(n.genesis.Members) {
-		return fmt.Sprintf("member %d", id)
-	}
-	return n.genesis.Members[id-1].Site
-}
-
-// needs is what a machine asks of a destination.
-func (n *Node) needs(m *machine) ledger.Needs {
-	need := ledger.Needs{
-		Memory: m.Spec.Memory, VCPUs: m.Spec.VCPUs, Driver: m.Spec.Driver, Accelerator: m.Spec.Accelerator,
-		MachineType: m.Spec.MachineType, MemoryBytes: m.Spec.Memory / 4, // until a move has been measured
-	}
-	for _, d := range m.files.Disks {
-		need.Disk += d.Size
-	}
-	need.DiskBytes = min(need.Disk, overlayBytes(m.files.Dir))
-	return need
-}
-
-// overlayBytes is what a machine's directory takes on disk.
-func overlayBytes(dir string) int64 {
-	var sum int64
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil && info.Mode().IsRegular() {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				sum += st.Blocks * 512
-			}
-		}
-	}
-	return sum
 }

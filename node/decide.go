@@ -22,13 +22,13 @@ type decision struct {
 
 // drift is what clocks may differ by: what the source waits after the lease, and
 // after Reclaim, before the machine runs here again.
-func (n *Node) drift() time.Duration { return time.Duration(n.genesis.Rules.Lease) / 8 }
+func (n *Node) drift() time.Duration { return time.Duration(n.rules.Lease) / 8 }
 
 // decide waits for the order's word on a released machine and obeys it: the
 // destination has it, or it runs here again.
 func (n *Node) decide(ctx context.Context, o *outgoing, m *machine, away vmm.Outgoing, d *decision) error {
 	o.tell(api.Progress{Phase: "handover"})
-	lease := time.NewTimer(time.Until(d.since.Add(time.Duration(n.genesis.Rules.Lease) + n.drift())))
+	lease := time.NewTimer(time.Until(d.since.Add(time.Duration(n.rules.Lease) + n.drift())))
 	defer lease.Stop()
 	reclaimed := make(chan struct{}, 1)
 	for {

@@ -23,6 +23,39 @@ const (
 	releaseWithin   = 60 * time.Second // after the state is loaded; then the move is aborted
 )
 
+// accept says in the order that this node keeps the word of its bid, as soon as it can
+// begin. Who says nothing loses the machine to the next best.
+func (n *Node) accept(ctx context.Context, mv ledger.Move) {
+	err := n.canBegin(ctx, mv)
+	if err != nil {
+		n.log.Warn("a machine that this node is selected for cannot be taken", "machine", mv.Machine, "cause", err)
+		return
+	}
+	n.submitLater(&ledger.Accept{Machine: mv.Machine, Move: mv.ID})
+}
+
+// canBegin says what is in the way of receiving a machine, if anything.
+func (n *Node) canBegin(ctx context.Context, mv ledger.Move) error {
+	d, err := n.driver(mv.Needs.Driver)
+	if err != nil {
+		return err
+	}
+	if err := fits(d.Probe(ctx), mv.Needs); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	in := n.ins[mv.Machine]
+	n.mu.Unlock()
+	if in != nil && in.mv.ID == mv.ID {
+		return nil // the source was quicker
+	}
+	free, err := n.claim(ctx, mv.Machine, "is about to be received")
+	if err == nil {
+		free()
+	}
+	return err
+}
+
 // serveMigrate takes one machine in.
 func (n *Node) serveMigrate(_ context.Context, s gossip.Stream) {
 	defer s.Close()
@@ -71,7 +104,7 @@ func (n *Node) selected(ctx context.Context, from peer.ID, h hello) (ledger.Move
 	defer cancel()
 	var mv ledger.Move
 	var commit string
-	var spec json.RawMessage
+	var spec []byte
 	err := n.order.until(ctx, func(s *ledger.State) bool {
 		m := s.Machine(h.Machine)
 		if m == nil || m.Move == nil || m.Move.ID != h.Move || m.Move.Phase != ledger.Copying {
@@ -85,7 +118,7 @@ func (n *Node) selected(ctx context.Context, from peer.ID, h hello) (ledger.Move
 	}
 	var agreed vmm.Spec
 	switch err := json.Unmarshal(spec, &agreed); {
-	case n.genesis.peer(mv.From) != from:
+	case n.member(from) != mv.From:
 		return mv, fmt.Errorf("machine %s is moved by %s, not by you", h.Machine, n.site(mv.From))
 	case mv.To != n.self:
 		return mv, fmt.Errorf("machine %s goes to %s, not here", h.Machine, n.site(mv.To))
@@ -120,6 +153,7 @@ func (n *Node) deafen(in *incoming) bool {
 // arrive receives a machine: get ready, take its state, and run it when the order
 // has released it. Whatever fails before that, the machine has never run here.
 func (n *Node) arrive(ctx context.Context, in *incoming, s gossip.Stream, h hello) error {
+	defer n.survey.Moving()()
 	m, inc, sent, err := n.ready(ctx, in, s, h)
 	if err != nil {
 		_ = writeLine(s, answer{Error: reason(err)})

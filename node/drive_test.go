@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
@@ -23,7 +20,7 @@ import (
 type orders struct {
 	all     []*replica
 	dirs    []string
-	keys    []ed25519.PrivateKey
+	keys    []identity
 	genesis Genesis
 }
 
@@ -31,40 +28,61 @@ func newOrders(t *testing.T, count int) *orders {
 	t.Helper()
 	os := &orders{}
 	var cards []Card
-	var keys []ed25519.PrivateKey
+	var keys []identity
 	for i := range count {
-		key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+		key, _, err := newIdentity()
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := peer.IDFromPrivateKey(key)
+		c, err := newCard(key, fmt.Sprintf("dc%d", i), "", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := key.Raw()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cards = append(cards, Card{Peer: id, Site: fmt.Sprintf("dc%d", i), Weight: 1})
-		keys = append(keys, raw)
+		cards = append(cards, c)
+		keys = append(keys, identity{key: key})
 	}
 	g, err := NewGenesis(cards, time.Unix(1_800_000_000, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	os.genesis, os.keys = g, keys
-	net := ordertest.NewNet(g.peers())
+	var peers []peer.ID
+	for _, c := range cards {
+		peers = append(peers, c.Peer)
+	}
+	net := ordertest.NewNet(peers)
 	for i, key := range keys {
 		dir := t.TempDir()
-		o, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, g, key, ledger.MemberID(i+1))
+		o, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, g, key, ledger.MemberID(i+1), nil, founders(g))
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.loop.Join(net.Overlay(g.Members[i].Peer))
-		t.Cleanup(func() { o.loop.Close() })
+		t.Cleanup(func() { o.close() })
 		os.all, os.dirs = append(os.all, o), append(os.dirs, dir)
 	}
 	return os
+}
+
+// founders are the members of a genesis as a directory.
+type founders Genesis
+
+func (f founders) peer(id ledger.MemberID) peer.ID {
+	if id == 0 || int(id) > len(f.Members) {
+		return ""
+	}
+	return f.Members[id-1].Peer
+}
+
+func (f founders) member(id peer.ID) ledger.MemberID { return Genesis(f).founder(id) }
+
+// rootOf is the root of a state, or why it has none.
+func rootOf(s *ledger.State) string {
+	c, err := s.Root()
+	if err != nil {
+		return err.Error()
+	}
+	return c.String()
 }
 
 // run runs the loops until the test ends.
@@ -92,7 +110,7 @@ func TestMembersThatSpeakAtOnceComeToTheSameState(t *testing.T) {
 	for i, o := range os3.all {
 		roots[i] = map[uint64]string{}
 		watchers.Go(func() {
-			_ = o.until(watched, func(s *ledger.State) bool { roots[i][s.Next] = s.Root(); return false })
+			_ = o.until(watched, func(s *ledger.State) bool { roots[i][s.Next()] = rootOf(s); return false })
 		})
 	}
 	var wg sync.WaitGroup
@@ -111,7 +129,7 @@ func TestMembersThatSpeakAtOnceComeToTheSameState(t *testing.T) {
 		t.Errorf("%d of 60 were refused, not 40", len(refused))
 	}
 	for i, o := range os3.all {
-		if err := o.until(ctx, func(s *ledger.State) bool { return len(s.Images) == 20 }); err != nil {
+		if err := o.until(ctx, func(s *ledger.State) bool { return len(s.Images()) == 20 }); err != nil {
 			t.Errorf("member %d: %v", i, err)
 		}
 	}
@@ -163,22 +181,22 @@ func TestRestartComesToTheSameStateInSilence(t *testing.T) {
 	var next uint64
 	dir := t.TempDir()
 	if err := o.do(ctx, func() {
-		root, next = o.state.Root(), o.state.Next
+		root, next = rootOf(o.state), o.state.Next()
 		if err := os.CopyFS(dir, os.DirFS(one.dirs[0])); err != nil {
 			t.Error(err)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, one.genesis, one.keys[0], o.self)
+	again, err := openReplica(Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, one.genesis, one.keys[0], o.self, nil, founders(one.genesis))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.loop.Close()
+	defer again.close()
 	if read := again.tape.end() - again.tape.first; read == 0 || read > 500 {
 		t.Errorf("%d of %d events were read again", read, next)
 	}
-	if again.state.Next != next || again.state.Root() != root {
-		t.Errorf("after %d events the state is %s, after a restart and %d it is %s", next, root, again.state.Next, again.state.Root())
+	if again.state.Next() != next || rootOf(again.state) != root {
+		t.Errorf("after %d events the state is %s, after a restart and %d it is %s", next, root, again.state.Next(), rootOf(again.state))
 	}
 }

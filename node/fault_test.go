@@ -184,7 +184,7 @@ func TestOrdersThatCannotBeCarriedOutSayWhy(t *testing.T) {
 			bob.node.cfg.MaxMemory = 1 << 20
 			_, err := alice.node.Migrate(ctx, api.Migrate{Name: "web1"}, quiet)
 			return err
-		}, "machine web1 stays here: no member is eligible (bob: 1 MiB of memory free, 16 needed)"},
+		}, "machine web1 stays here: no member is eligible (bob: 1.0 MiB of its memory are not promised to other machines, 16 MiB are needed)"},
 	} {
 		if err := c.do(); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v\n want %s", c.what, err, c.want)
@@ -199,10 +199,10 @@ func TestNodeRefusesToStartWithoutItsPlace(t *testing.T) {
 	if _, err := New(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "run `dcnode init") {
 		t.Errorf("no identity: %v", err)
 	}
-	if _, err := Init(dir, "eve", ""); err != nil {
+	if _, err := Init(dir, "eve", "", 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Init(dir, "eve", ""); err == nil || !strings.Contains(err.Error(), "has an identity already") {
+	if _, err := Init(dir, "eve", "", 1); err == nil || !strings.Contains(err.Error(), "has an identity already") {
 		t.Errorf("second init: %v", err)
 	}
 	if _, err := New(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "give --genesis FILE") {

@@ -15,7 +15,7 @@ import (
 // this node's ready and what the source says has passed since, whenever it is
 // that this node hears of it.
 func (n *Node) fenceAt(in *incoming, mv ledger.Move) time.Time {
-	half := time.Duration(n.genesis.Rules.Lease) / 2
+	half := time.Duration(n.rules.Lease) / 2
 	at, latest := in.ready.Add(time.Duration(mv.After)+half), time.Now().Add(half)
 	if at.After(latest) {
 		return latest
@@ -28,7 +28,7 @@ func (n *Node) fenceAt(in *incoming, mv ledger.Move) time.Time {
 // round: another may run it soon.
 func (n *Node) run(ctx context.Context, in *incoming, m *machine, mv ledger.Move) error {
 	fence := n.fenceAt(in, mv)
-	if time.Until(fence) < time.Duration(n.genesis.Rules.Lease)/4 {
+	if time.Until(fence) < time.Duration(n.rules.Lease)/4 {
 		n.log.Warn("the release is old: the machine waits for its confirmation", "machine", m.Spec.Name)
 		return n.obey(ctx, m, mv, confirmation(mv))
 	}
@@ -112,7 +112,7 @@ func confirmation(mv ledger.Move) ledger.Body {
 // hold pauses a machine that only the order can say whose it is. One that does not
 // heed that is ended: two of it must not run.
 func (n *Node) hold(ctx context.Context, m *machine) error {
-	quick, cancel := context.WithTimeout(ctx, time.Duration(n.genesis.Rules.Lease)/8)
+	quick, cancel := context.WithTimeout(ctx, time.Duration(n.rules.Lease)/8)
 	defer cancel()
 	vm := n.process(m)
 	if vm == nil {
@@ -135,7 +135,7 @@ func (n *Node) stopAtOnce(ctx context.Context, m *machine) error {
 	if vm == nil {
 		return nil
 	}
-	quick, cancel := context.WithTimeout(ctx, time.Duration(n.genesis.Rules.Lease)/8)
+	quick, cancel := context.WithTimeout(ctx, time.Duration(n.rules.Lease)/8)
 	defer cancel()
 	if err := vm.Stop(quick); err != nil && !errors.Is(err, vmm.ErrGone) {
 		return fmt.Errorf("end machine %s: %w", m.Spec.Name, err)

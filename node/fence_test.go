@@ -112,8 +112,10 @@ func TestUnconfirmedMachineStandsStillUntilItIsConfirmed(t *testing.T) {
 		m.w.on("bob resume", func() { began <- time.Now(); hear <- m.bob.deafen() })
 	})
 	m.w.await(ctx, "bob pause", 1)
-	if d := time.Since(<-began); d > time.Duration(short.Lease)/2 {
-		t.Errorf("it ran for %v without a confirmation, more than half the lease", d)
+	// It pauses after half the lease, and a busy host may be late: the source waits for
+	// the whole of it.
+	if d := time.Since(<-began); d > time.Duration(short.Lease)*3/4 {
+		t.Errorf("it ran for %v without a confirmation: the lease is %v", d, time.Duration(short.Lease))
 	}
 	(<-hear)()
 	if err := <-m.ended; err != nil {

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,7 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/dcnode/dcnode/consensus"
@@ -23,20 +20,15 @@ import (
 
 // Names of the files in a data directory.
 const (
-	identityFile = "identity.key"
-	memberFile   = "member.json"
-	genesisFile  = "genesis.json"
+	identityFile   = "identity.key"
+	nextKeyFile    = "identity-next.key" // while a rotation is not over
+	memberFile     = "member.json"
+	selfFile       = "self.json"
+	genesisFile    = "genesis.json"
+	invitationFile = "invitation.json"
 	// SocketFile is the control socket in a data directory.
 	SocketFile = "control.sock"
 )
-
-// Card is what a member tells the others of itself before the overlay exists.
-type Card struct {
-	Peer   peer.ID `json:"peer"` // holds the Ed25519 public key
-	Site   string  `json:"site"`
-	Region string  `json:"region,omitempty"`
-	Weight uint64  `json:"weight"`
-}
 
 // Genesis is the founding roster and the rules: one small file, the same at
 // every member. Its digest is the name of the overlay.
@@ -44,42 +36,6 @@ type Genesis struct {
 	Created time.Time    `json:"created"`
 	Members []Card       `json:"members"`
 	Rules   ledger.Rules `json:"rules"`
-}
-
-// Init makes a data directory with a new identity, or finds the one that is
-// there; site and region are what the others will see.
-func Init(dir, site, region string) (Card, error) {
-	if err := ledger.CheckName("site", site); err != nil {
-		return Card{}, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return Card{}, fmt.Errorf("make data directory: %w", err)
-	}
-	path := filepath.Join(dir, identityFile)
-	if _, err := os.Stat(path); err == nil {
-		return Card{}, fmt.Errorf("%s has an identity already: use another --data, or keep this one", dir)
-	}
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		return Card{}, fmt.Errorf("make identity: %w", err)
-	}
-	raw, err := crypto.MarshalPrivateKey(key)
-	if err != nil {
-		return Card{}, fmt.Errorf("encode identity: %w", err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		return Card{}, fmt.Errorf("name identity: %w", err)
-	}
-	card := Card{Peer: id, Site: site, Region: region, Weight: 1}
-	text, err := json.MarshalIndent(card, "", "  ")
-	if err != nil {
-		return Card{}, fmt.Errorf("encode member card: %w", err)
-	}
-	if err := writeFile(filepath.Join(dir, memberFile), append(text, '\n'), 0o644); err != nil {
-		return Card{}, err
-	}
-	return card, writeFile(path, raw, 0o600)
 }
 
 // NewGenesis makes a founding roster of the given members.
@@ -101,12 +57,6 @@ func WriteGenesis(g Genesis, path string, w io.Writer) error {
 	return writeFile(path, append(text, '\n'), 0o644)
 }
 
-// ReadCard reads a member.json.
-func ReadCard(path string) (Card, error) {
-	var c Card
-	return c, readJSON(path, &c)
-}
-
 // ReadGenesis reads a genesis file.
 func ReadGenesis(path string) (Genesis, error) {
 	var g Genesis
@@ -125,18 +75,18 @@ func (g Genesis) check() error {
 	}
 	seen := map[string]bool{}
 	for _, c := range g.Members {
-		if _, err := c.publicKey(); err != nil {
-			return fmt.Errorf("member %s: %w", c.Site, err)
-		}
-		if c.Weight == 0 || c.Weight > 1<<32 {
-			return fmt.Errorf("member %s: weight %d is not between 1 and 2^32", c.Site, c.Weight)
+		if err := c.check(); err != nil {
+			return err
 		}
 		if seen[c.Site] || seen[string(c.Peer)] {
 			return fmt.Errorf("member %s: each site and each peer ID stands once in a roster", c.Site)
 		}
 		seen[c.Site], seen[string(c.Peer)] = true, true
 	}
-	_, err := ledger.New(g.ledgerMembers(), g.Rules)
+	members, err := g.ledgerMembers()
+	if err == nil {
+		_, err = ledger.New(members, g.Rules)
+	}
 	return err
 }
 
@@ -154,77 +104,38 @@ func (g Genesis) networkName() string {
 	return hex.EncodeToString(h[:8])
 }
 
-func (g Genesis) ledgerMembers() []ledger.Member {
+func (g Genesis) ledgerMembers() ([]ledger.Member, error) {
 	ms := make([]ledger.Member, len(g.Members))
 	for i, c := range g.Members {
-		ms[i] = ledger.Member{ID: ledger.MemberID(i + 1), Site: c.Site, Region: c.Region, Weight: c.Weight}
-	}
-	return ms
-}
-
-func (g Genesis) consensusRoster() ([]consensus.Member, error) {
-	ms := make([]consensus.Member, len(g.Members))
-	for i, c := range g.Members {
-		key, err := c.publicKey()
+		key, err := publicKey(c.Peer)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("member %s: %w", c.Site, err)
 		}
-		ms[i] = consensus.Member{ID: uint64(i + 1), Key: key, Weight: c.Weight}
+		ms[i] = ledger.Member{ID: ledger.MemberID(i + 1), Site: c.Site, Region: c.Region, Weight: c.Weight, Key: key}
 	}
 	return ms, nil
 }
 
-// member is the number of a peer in the roster; 0 for a stranger.
-func (g Genesis) member(id peer.ID) ledger.MemberID {
+func (g Genesis) consensusRoster() ([]consensus.Member, error) {
+	members, err := g.ledgerMembers()
+	if err != nil {
+		return nil, err
+	}
+	ms := make([]consensus.Member, len(members))
+	for i, m := range members {
+		ms[i] = consensus.Member{ID: uint64(m.ID), Key: m.Key, Weight: m.Weight}
+	}
+	return ms, nil
+}
+
+// founder is the number of a peer in the founding roster; 0 for everyone else.
+func (g Genesis) founder(id peer.ID) ledger.MemberID {
 	for i, c := range g.Members {
 		if c.Peer == id {
 			return ledger.MemberID(i + 1)
 		}
 	}
 	return 0
-}
-
-// peer is the peer of a member; empty for a number that is not in the roster.
-func (g Genesis) peer(id ledger.MemberID) peer.ID {
-	if id == 0 || int(id) > len(g.Members) {
-		return ""
-	}
-	return g.Members[id-1].Peer
-}
-
-func (g Genesis) peers() []peer.ID {
-	ids := make([]peer.ID, len(g.Members))
-	for i, c := range g.Members {
-		ids[i] = c.Peer
-	}
-	return ids
-}
-
-func (c Card) publicKey() (ed25519.PublicKey, error) {
-	key, err := c.Peer.ExtractPublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("peer ID %q holds no Ed25519 key: %w", c.Peer, err)
-	}
-	raw, err := key.Raw()
-	if err != nil || key.Type() != crypto.Ed25519 {
-		return nil, fmt.Errorf("peer ID %s holds no Ed25519 key", c.Peer)
-	}
-	return raw, nil
-}
-
-func readIdentity(dir string) (crypto.PrivKey, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, identityFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no identity: run `dcnode init --data %s --site NAME` first", dir, dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	key, err := crypto.UnmarshalPrivateKey(raw)
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %s is damaged: %w", identityFile, err)
-	}
-	return key, nil
 }
 
 // findGenesis is the genesis of the first start; a later start may name the same
@@ -242,7 +153,7 @@ func findGenesis(dir, given string) (Genesis, error) {
 	case errors.Is(err, fs.ErrNotExist) && given != "":
 		return ReadGenesis(given)
 	case errors.Is(err, fs.ErrNotExist):
-		return Genesis{}, errors.New("there is no roster yet: give --genesis FILE at the first start (see `dcnode genesis`)")
+		return Genesis{}, errors.New("there is no roster yet: give --genesis FILE at the first start (see `dcnode genesis`), or join an overlay with `dcnode member join`")
 	}
 	return have, err
 }

@@ -44,7 +44,7 @@ func TestHelloThatLiesIsTurnedAway(t *testing.T) {
 	session := newOutgoing("web1", nil) // the test is the source
 	alice.node.register(session)
 	defer alice.node.unregister(session)
-	v, err := alice.node.order.Submit(ctx, &ledger.Intent{Machine: "web1", Epoch: 1, Only: bob.node.self, Needs: alice.node.needs(m)})
+	v, err := alice.node.order.Submit(ctx, &ledger.Intent{Machine: "web1", Epoch: 1, Only: bob.node.self, Needs: alice.node.needs(ctx, m)})
 	if err != nil {
 		t.Fatal(err)
 	}

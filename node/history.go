@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/eventlog"
 )
 
@@ -17,6 +18,7 @@ import (
 type History struct {
 	genesis Genesis
 	log     *eventlog.Reader
+	joined  map[ledger.MemberID]string // sites of members that came later, once the order is computed
 }
 
 // OpenHistory reads the data directory of a node. genesis is the file of the
@@ -26,7 +28,7 @@ func OpenHistory(dir, genesis string) (*History, error) {
 	if genesis == "" {
 		genesis = filepath.Join(dir, genesisFile)
 	}
-	h := &History{}
+	h := &History{joined: map[ledger.MemberID]string{}}
 	var err error
 	if h.genesis, err = ReadGenesis(genesis); err != nil {
 		return nil, fmt.Errorf("read history: %w", err)
@@ -89,10 +91,13 @@ func (h *History) Events() iter.Seq2[Told, error] {
 }
 
 func (h *History) site(member uint64) string {
-	if member == 0 || member > uint64(len(h.genesis.Members)) {
-		return fmt.Sprintf("member-%d", member)
+	if member > 0 && member <= uint64(len(h.genesis.Members)) {
+		return h.genesis.Members[member-1].Site
 	}
-	return h.genesis.Members[member-1].Site
+	if site := h.joined[ledger.MemberID(member)]; site != "" {
+		return site
+	}
+	return fmt.Sprintf("member-%d", member)
 }
 
 // Epochs are the rosters and parameters of all rounds, which only the order itself

@@ -212,6 +212,7 @@ func (n *Node) discard(ctx context.Context, m *machine) error {
 	n.mu.Lock()
 	if n.machines[m.Spec.Name] == m {
 		delete(n.machines, m.Spec.Name)
+		delete(n.looks, m.Spec.Name)
 	}
 	n.mu.Unlock()
 	if err := m.driver.Discard(ctx, m.Spec, m.files); err != nil {

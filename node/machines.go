@@ -29,10 +29,19 @@ func (n *Node) RunMachine(ctx context.Context, r api.RunMachine, tell api.Tell) 
 		free()
 		return api.Machine{}, err
 	}
+	say := func(ctx context.Context) (Verdict, error) { return n.decree(ctx, define) }
+	if r.Signed != nil {
+		tx, err := n.agree(m, define, r.Signed)
+		if err != nil {
+			free()
+			return api.Machine{}, err
+		}
+		say = func(ctx context.Context) (Verdict, error) { return n.carry(ctx, tx) }
+	}
 	tell(api.Progress{Phase: "define"})
 	return carryOn(ctx, n, func(ctx context.Context) (api.Machine, error) {
 		defer free()
-		if _, err := n.decree(ctx, define); err != nil {
+		if _, err := say(ctx); err != nil {
 			var refused *ledger.RefusedError
 			if !errors.As(err, &refused) {
 				n.submitLater(&ledger.Delete{Name: r.Name}) // it may be ordered yet, and this after it
@@ -80,7 +89,7 @@ func (n *Node) plan(ctx context.Context, r api.RunMachine) (*machine, error) {
 	if have := s.Machine(r.Name); have != nil {
 		return nil, fmt.Errorf("machine %s exists already (at %s): choose another name", r.Name, s.Site(have.Owner))
 	}
-	img := s.Image(r.Image)
+	img := s.Version(r.Image)
 	if img == nil {
 		return nil, fmt.Errorf("there is no image %s: add it with `dcnode image add`", r.Image)
 	}
@@ -144,9 +153,10 @@ func (n *Node) ListMachines(ctx context.Context) ([]api.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]api.Machine, 0, len(s.Machines))
-	for i := range s.Machines {
-		m, err := n.view(ctx, s, &s.Machines[i])
+	all := s.SortedMachines()
+	out := make([]api.Machine, 0, len(all))
+	for _, lm := range all {
+		m, err := n.view(ctx, s, lm)
 		if err != nil {
 			return nil, err
 		}
@@ -169,6 +179,7 @@ func (n *Node) machine(ctx context.Context, name string) (api.Machine, error) {
 
 func (n *Node) view(ctx context.Context, s *ledger.State, lm *ledger.Machine) (api.Machine, error) {
 	out := api.Machine{Machine: *lm, Site: s.Site(lm.Owner)}
+	out.Image = refOf(ledger.SplitRef(lm.Image))
 	if err := json.Unmarshal(lm.Spec, &out.Detail); err != nil {
 		return out, fmt.Errorf("description of machine %s: %w", lm.Name, err)
 	}

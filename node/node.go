@@ -13,13 +13,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ import (
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/gossip"
 	"github.com/dcnode/dcnode/node/order"
+	"github.com/dcnode/dcnode/node/survey"
 	"github.com/dcnode/dcnode/vmm"
 )
 
@@ -52,23 +54,37 @@ type Node struct {
 	cfg     Config
 	genesis Genesis
 	network consensus.Hash // names the overlay: computed once, for every event is compared with it
+	rules   ledger.Rules
+	invited *kept // how it came in, or wants to; nil: a founder
 	self    ledger.MemberID
+	roster  roster
+	host    peer.ID // that this node is in the overlay: that of one of its keys
 	log     *slog.Logger
 	lock    *os.File
 	order   *replica
 	overlay *gossip.Overlay
 	store   *blockstore.Store
 
+	asks   asked // by other members
+	survey *survey.Survey
+
 	reconciled chan struct{} // closed when what an earlier run left is taken up again
 	probed     chan struct{} // closed when the drivers have been tried
 
 	tasks   crew            // sessions and other short-lived work
 	taskCtx context.Context // of Run: ends with the node
+	over    chan error      // of size 1: why the node must end
+	turning sync.Mutex      // held by the one who carries a rotation on
 
 	mu       sync.Mutex // guards what follows
+	belongs  bool       // the ledger has this node as a member
+	entered  bool       // there was a history to begin with: it does not wait to be let in
+	parting  bool       // the ledger has it no more at the start, others may still need to hear it
+	keys     identity
 	can      []vmm.Capabilities
 	machines map[string]*machine
 	claims   map[string]*claim    // by machine
+	looks    map[string]*looked   // by machine: what it was like a moment ago
 	outs     map[string]*outgoing // by machine: migrations away
 	ins      map[string]*incoming // by machine: migrations here
 }
@@ -79,14 +95,16 @@ func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, reconciled: make(chan struct{}), probed: make(chan struct{}), machines: map[string]*machine{}, claims: map[string]*claim{}, outs: map[string]*outgoing{}, ins: map[string]*incoming{}}
+	n := &Node{
+		cfg: cfg, log: cfg.Log, reconciled: make(chan struct{}), probed: make(chan struct{}), over: make(chan error, 1),
+		machines: map[string]*machine{}, claims: map[string]*claim{}, outs: map[string]*outgoing{}, looks: map[string]*looked{}, ins: map[string]*incoming{},
+	}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	key, err := readIdentity(cfg.Dir)
-	if err != nil {
+	if n.keys, err = readIdentities(cfg.Dir); err != nil {
 		return nil, err
 	}
 	if n.cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
@@ -95,29 +113,36 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.lock, err = lockDir(cfg.Dir); err != nil {
 		return nil, err
 	}
+	if err := errDiverged(cfg.Dir); err != nil {
+		return nil, err
+	}
 	if n.genesis, err = findGenesis(cfg.Dir, cfg.Genesis); err != nil {
 		return nil, err
 	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("name identity: %w", err)
+	if n.invited, err = readKept(cfg.Dir); err != nil {
+		return nil, err
 	}
 	n.network = n.genesis.network()
-	if n.self = n.genesis.member(id); n.self == 0 {
-		return nil, fmt.Errorf("this node (%s) is not in the roster of overlay %s: have its member.json put into the genesis", id, n.genesis.networkName())
+	if n.self, err = whoAmI(cfg.Dir, n.genesis, n.invited, n.keys.public()); err != nil {
+		return nil, err
 	}
 	if err := keepGenesis(cfg.Dir, n.genesis); err != nil {
 		return nil, err
 	}
-	return n, n.open(key)
+	return n, n.open()
 }
 
-func (n *Node) open(key crypto.PrivKey) error {
-	raw, err := key.Raw()
-	if err != nil {
-		return fmt.Errorf("read identity: %w", err)
+func (n *Node) open() error {
+	if n.invited != nil {
+		n.cfg.Bootstrap = append(slices.Clone(n.cfg.Bootstrap), n.invited.Addrs...)
+		if len(n.cfg.Listen) == 0 {
+			n.cfg.Listen = n.invited.Listen
+		}
 	}
-	n.order, err = openReplica(n.cfg, n.genesis, raw, n.self)
+	if err := n.openOrder(); err != nil {
+		return err
+	}
+	key, err := n.hostKey()
 	if err != nil {
 		return err
 	}
@@ -127,49 +152,102 @@ func (n *Node) open(key crypto.PrivKey) error {
 	n.overlay, err = gossip.New(gossip.Config{
 		Key: key, Network: n.genesis.networkName(),
 		Listen: n.cfg.Listen, Advertise: n.cfg.Advertise, Bootstrap: n.cfg.Bootstrap,
-		Members:  n.genesis.peers,
-		Allow:    func(id peer.ID) bool { return n.genesis.member(id) != 0 },
+		Members:  n.memberPeers,
+		Allow:    n.roster.allow,
 		Validate: n.plausible,
 		Verify:   func(raw []byte) bool { return n.order.loop.Verify(raw) },
 		AddrBook: filepath.Join(n.cfg.Dir, "addresses.json"),
 		Log:      n.log,
 	})
+	if err == nil {
+		n.survey = survey.New(n.overlay, survey.Config{Fresh: pathsFresh, Log: n.log})
+	}
 	return err
+}
+
+// openOrder brings order and ledger to where they were, and knows the members then.
+func (n *Node) openOrder() (err error) {
+	var trust []consensus.Member
+	if n.invited != nil {
+		if trust, err = n.invited.trust(); err != nil {
+			return err
+		}
+	}
+	if n.order, err = openReplica(n.cfg, n.genesis, n.keys, n.self, trust, n); err != nil {
+		return err
+	}
+	n.order.effect, n.order.changed = n.react, n.rosterChanged
+	s := n.order.state
+	n.rules = s.Rules()
+	if n.invited != nil {
+		n.roster.call(n.self, n.invited.Card.Site)
+	}
+	if n.invited != nil && s.Next() == 0 {
+		n.roster.set(n.invited.members(), nil)
+		return nil
+	}
+	n.roster.set(s.Members(), n.order.loop.InForce())
+	n.entered = true
+	if n.belongs = s.Member(n.self) != nil; n.belongs {
+		return keepSelf(n.cfg.Dir, n.self)
+	}
+	var was selfRecord
+	switch err := readJSON(filepath.Join(n.cfg.Dir, selfFile), &was); {
+	case errors.Is(err, fs.ErrNotExist): // not yet a member
+		return nil
+	case err != nil:
+		return err
+	case was.Left:
+		return n.departed()
+	}
+	n.parting = true // until its last round is over, here and at the others
+	return nil
 }
 
 // plausible is the cheap look at a gossiped event before it is passed on.
 func (n *Node) plausible(_ peer.ID, raw []byte) bool {
 	e, err := consensus.Unmarshal(raw)
-	return err == nil && e.Network == n.network && n.genesis.peer(ledger.MemberID(e.Creator)) != ""
+	return err == nil && e.Network == n.network && n.order.loop.Knows(e.Creator)
 }
 
 // ErrReopen is what Run returns when the node has taken over a checkpoint of the
-// others, because it was too far behind to follow: make it anew from the same Config.
-// Its machines stay as they are, and are brought together with the ledger again.
-var ErrReopen = order.ErrRejoined
+// others, or goes on with another key: make it anew from the same Config. Its machines
+// stay as they are, and are brought together with the ledger again.
+var ErrReopen = errors.New("the node is to be opened again")
 
-// Run is the member's life. It returns nil when ctx ends, and [ErrReopen]. Machines of
-// a driver that can (QEMU) run on without it.
+// Run is the member's life. It returns nil when ctx ends, [ErrReopen], and an error
+// when the node is no longer a member. Machines of a driver that can (QEMU) run on
+// without it.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
 	g, ctx := errgroup.WithContext(ctx)
 	n.taskCtx = ctx
-	if err := n.store.Join(ctx, n.overlay.Host(), n.overlay.BitswapPrefix(), func(id peer.ID) bool { return n.genesis.member(id) != 0 }); err != nil {
+	if err := n.store.Join(ctx, n.overlay.Host(), n.overlay.BitswapPrefix(), n.roster.allow); err != nil {
 		return err
 	}
-	n.order.effect = n.react
 	left, lost := n.takeUp() // before the order speaks: none of its words about them may be lost
-	n.order.loop.Join(events{n.overlay})
-	n.serveProbe()
+	n.order.loop.Join(events{n.overlay, n})
+	n.survey.Serve()
+	n.serveOffers()
+	n.serveAudit()
 	n.overlay.Handle(protoMigrate, n.serveMigrate)
 	g.Go(func() error { return n.overlay.Run(ctx) })
-	g.Go(func() error { return n.order.loop.Run(ctx) })
+	g.Go(func() error { return n.explain(ctx, n.order.loop.Run(ctx)) })
+	g.Go(func() error { return n.order.scribe.journal.Run(ctx) })
 	g.Go(func() error { n.reconcile(ctx, left, lost); return nil })
 	g.Go(func() error { n.probe(ctx); return nil })
+	g.Go(func() error { n.keepPaths(ctx); return nil })
+	g.Go(func() error { return n.belong(ctx) })
 	err := g.Wait()
 	n.tasks.wait()
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	switch {
+	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 		return nil
+	case errors.Is(err, order.ErrRejoined):
+		if lerr := leaves(n.cfg.Dir, n.order.state.Next()); lerr != nil {
+			n.log.Warn("note what the journal will lack", "cause", lerr)
+		}
+		return fmt.Errorf("%w: %w", ErrReopen, err)
 	}
 	return err
 }
@@ -194,7 +272,7 @@ func (n *Node) close() {
 		_ = n.store.Close()
 	}
 	if n.order != nil {
-		_ = n.order.loop.Close()
+		_ = n.order.close()
 	}
 	if n.lock != nil {
 		_ = n.lock.Close()

@@ -50,7 +50,7 @@ func newWatchedOverlay(t *testing.T, count int, rules ledger.Rules, w *witness) 
 	for i := range count {
 		name := []string{"alice", "bob", "carol", "dave", "erin"}[i]
 		dir := filepath.Join(t.TempDir(), name)
-		c, err := Init(dir, name, "")
+		c, err := Init(dir, name, "", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,21 +91,23 @@ func (o *overlay) start(s *site) {
 			boot = append(boot, other.node.overlay.Addrs()...)
 		}
 	}
-	log := slog.New(slog.DiscardHandler)
-	if os.Getenv("DCNODE_TEST_LOG") != "" {
-		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("site", s.name)
-	}
 	driver := s.driver
 	if driver == nil {
 		driver = memvm.New(memvm.Config{})
 	}
 	n, err := New(Config{
 		Dir: s.dir, Genesis: o.gen, Listen: []string{s.listen}, Bootstrap: boot,
-		Drivers: []vmm.Driver{driver}, Log: log,
+		Drivers: []vmm.Driver{driver}, Log: o.log(s),
 	})
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	o.launch(s, n)
+}
+
+// launch runs a node until it has tried its drivers.
+func (o *overlay) launch(s *site, n *Node) {
+	o.t.Helper()
 	ctx, stop := context.WithCancel(o.t.Context())
 	s.node, s.stop, s.ended = n, stop, make(chan error, 1)
 	go func() { s.ended <- n.Run(ctx) }()
@@ -114,6 +116,14 @@ func (o *overlay) start(s *site) {
 	case err := <-s.ended:
 		o.t.Fatalf("%s ended: %v", s.name, err)
 	}
+}
+
+// log is where a node's log goes.
+func (o *overlay) log(s *site) *slog.Logger {
+	if os.Getenv("DCNODE_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("site", s.name)
+	}
+	return slog.New(slog.DiscardHandler)
 }
 
 // end stops a node as a signal would.
@@ -159,11 +169,11 @@ func (o *overlay) settle(ctx context.Context) {
 	next := uint64(0)
 	for _, s := range o.sites {
 		if s.node != nil {
-			_ = s.node.order.do(ctx, func() { next = max(next, s.node.order.state.Next) })
+			_ = s.node.order.do(ctx, func() { next = max(next, s.node.order.state.Next()) })
 		}
 	}
 	calm := func(s *ledger.State) bool {
-		return s.Next >= next && !slices.ContainsFunc(s.Machines, func(m ledger.Machine) bool { return m.Move != nil })
+		return s.Next() >= next && !slices.ContainsFunc(s.SortedMachines(), func(m *ledger.Machine) bool { return m.Move != nil })
 	}
 	owners := map[string]string{}
 	for _, s := range o.sites {
@@ -177,7 +187,7 @@ func (o *overlay) settle(ctx context.Context) {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		for _, m := range st.Machines {
+		for _, m := range st.SortedMachines() {
 			who := fmt.Sprint(m.Handovers)
 			if was, ok := owners[m.Name]; ok && was != who {
 				o.t.Errorf("%s has machine %s at %s, another at %s", s.name, m.Name, who, was)

@@ -23,12 +23,12 @@ type leftover struct {
 // takeUp finds what an earlier run left. It is called before the order speaks and
 // before anyone is served: nothing that is said of these machines is lost, and
 // nobody else acts on them.
-func (n *Node) takeUp() (left []*leftover, lost []ledger.Machine) {
+func (n *Node) takeUp() (left []*leftover, lost []*ledger.Machine) {
 	records, err := n.readRecords()
 	if err != nil {
 		n.log.Error("look for machines of an earlier run", "cause", err)
 	}
-	for _, m := range n.order.state.Clone().Machines {
+	for m := range n.order.state.Machines() {
 		if m.Move != nil && !slices.ContainsFunc(records, func(r record) bool { return r.Spec.Name == m.Name }) {
 			lost = append(lost, m)
 		}
@@ -52,7 +52,7 @@ func (n *Node) takeUp() (left []*leftover, lost []ledger.Machine) {
 //
 // First all processes are found, and those paused whose owner is not sure: they
 // may run since before the restart. Only then comes what takes time.
-func (n *Node) reconcile(ctx context.Context, left []*leftover, lost []ledger.Machine) {
+func (n *Node) reconcile(ctx context.Context, left []*leftover, lost []*ledger.Machine) {
 	defer close(n.reconciled)
 	found := make([]*machine, len(left))
 	for i, l := range left {
@@ -188,9 +188,8 @@ func (n *Node) abortLeftover(lm *ledger.Machine) {
 
 // endLost ends the moves that have begun before a restart and of whose machine
 // nothing was found here.
-func (n *Node) endLost(lost []ledger.Machine) {
-	for i := range lost {
-		lm := &lost[i]
+func (n *Node) endLost(lost []*ledger.Machine) {
+	for _, lm := range lost {
 		n.abortLeftover(lm)
 		if lm.Move.Phase == ledger.Released && n.owns(lm) {
 			n.orphan(ledger.Effect{Kind: ledger.KindRelease, Machine: lm.Name, Move: *lm.Move})
@@ -242,7 +241,7 @@ func (n *Node) whoIsAway() string {
 		if p.Connected || p.ID == n.overlay.ID() {
 			continue
 		}
-		if id := n.genesis.member(p.ID); id != 0 {
+		if id := n.member(p.ID); id != 0 && n.peer(id) == p.ID {
 			away += " " + n.site(id)
 		}
 	}

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
@@ -17,16 +20,20 @@ func (n *Node) describe(m *machine, mv ledger.Move) api.Report {
 	}
 	eligible := 0
 	for _, b := range mv.Bids {
-		if b.Eligible {
-			eligible++
+		bid := api.Bid{
+			Member: n.site(b.Member), Eligible: b.Able, Reason: b.Reason, MissingBytes: b.MissingData, RTTMillis: float64(b.RTT) / 1000,
+			Bandwidth: b.Bandwidth, FreeMemory: b.FreeMemory, VMM: strings.TrimSpace(b.Driver + " " + b.Version + " " + b.Accelerator),
 		}
-		rep.Bids = append(rep.Bids, api.Bid{
-			Member: n.site(b.Member), Eligible: b.Eligible, Reason: b.Reason, PredictedSeconds: float64(b.Predicted) / 1000,
-			MissingBytes: b.MissingData, RTTMillis: float64(b.RTT) / 1000, Bandwidth: b.Bandwidth, FreeMemory: b.FreeMemory, VMM: b.VMM,
-		})
+		for _, a := range mv.Against {
+			if a.Member == b.Member {
+				bid.Reason = strings.Join(a.Reasons, "; ")
+			}
+		}
 		if b.Member == mv.To {
-			rep.Why = fmt.Sprintf("%s: predicted %.1f s, lacks %.1f MiB of the image", n.site(b.Member), float64(b.Predicted)/1000, float64(b.MissingData)/(1<<20))
+			bid.PredictedSeconds = float64(mv.Forecast.Millis) / 1000
+			rep.Why = fmt.Sprintf("%s: predicted %.1f s, lacks %.1f MiB of the image", n.site(b.Member), bid.PredictedSeconds, float64(b.MissingData)/(1<<20))
 		}
+		rep.Bids = append(rep.Bids, bid)
 	}
 	switch {
 	case mv.Only != 0:
@@ -37,6 +44,32 @@ func (n *Node) describe(m *machine, mv ledger.Move) api.Report {
 		rep.Why += "; the only eligible bid"
 	}
 	return rep
+}
+
+// truth is what a move was, for the ledger, which learns from it.
+func truth(r *api.Report) ledger.Truth {
+	return ledger.Truth{Image: r.Bytes.ImageSent, Disk: r.Bytes.DiskSent, Memory: r.Bytes.MemorySent, Pause: r.DowntimeQEMU, Millis: int64(r.Consensus.Move)}
+}
+
+// reportedWithin is how long a move waits for what the ledger makes of its report.
+const reportedWithin = 5 * time.Second
+
+// reportMove orders the report of a move that is done, from which the ledger learns, and
+// puts what it was beside what was predicted.
+func (n *Node) reportMove(ctx context.Context, move uint64, rep *api.Report) {
+	ctx, cancel := context.WithTimeout(ctx, reportedWithin)
+	defer cancel()
+	body := &ledger.Report{Machine: rep.Machine, Move: move, Truth: truth(rep)}
+	n.submitLater(body)
+	_ = n.order.until(ctx, func(s *ledger.State) bool {
+		m := s.Machine(rep.Machine)
+		if m == nil || m.Last == nil || m.Last.ID != move {
+			return m == nil || m.Last != nil && m.Last.ID > move
+		}
+		forecast := m.Last.Forecast
+		rep.Forecast, rep.Truth = &forecast, m.Last.Truth
+		return rep.Truth != nil
+	})
 }
 
 // account enters what the transfer did.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -70,7 +69,7 @@ func TestRestartWaitsForTheOrderExactlyWhenItMust(t *testing.T) {
 	coming := &ledger.Move{ID: 7, Machine: "m", Epoch: 1, From: other, To: self, Phase: ledger.Copying}
 	arrived := &ledger.Move{ID: 7, Machine: "m", Epoch: 1, From: other, To: self, Phase: ledger.Released}
 	at := func(owner ledger.MemberID, mv *ledger.Move) *ledger.Machine {
-		return &ledger.Machine{Name: "m", Owner: owner, Epoch: 1, Move: mv, Spec: json.RawMessage(`{}`)}
+		return &ledger.Machine{Name: "m", Owner: owner, Epoch: 1, Move: mv, Spec: []byte(`{}`)}
 	}
 	n := &Node{self: self}
 	for _, c := range []struct {

@@ -49,8 +49,14 @@ func newIncoming(mv ledger.Move) *incoming {
 	return &incoming{mv: mv, effects: make(chan ledger.Effect, maxEffects)}
 }
 
-// A move has at most a handful of effects; none may ever be lost.
-const maxEffects = 16
+// maxEffects is more than a move has effects, of the kinds that a session hears: it is
+// selected anew at most once for each member. None may ever be lost.
+const maxEffects = 2*ledger.MaxMembers + 16
+
+// heard says whether a session hears of an effect.
+func heard(k ledger.Kind) bool {
+	return k != ledger.KindBid && k != ledger.KindBeat && k != ledger.KindReport
+}
 
 // tell passes progress on to whoever watches.
 func (o *outgoing) tell(p api.Progress) {
@@ -72,6 +78,14 @@ func (o *outgoing) unwatch() {
 type abortedError struct{ reason string }
 
 func (e *abortedError) Error() string { return "aborted: " + e.reason }
+
+// reselectedError: the destination has not kept its word in time, and the ledger has
+// selected the next best.
+type reselectedError struct{ site string }
+
+func (e *reselectedError) Error() string {
+	return "the destination did not accept in time: " + e.site + " is selected instead"
+}
 
 // stop ends the transfer, if there is one.
 func (o *outgoing) stop(cause error) {
@@ -104,20 +118,30 @@ func (n *Node) react(e ledger.Effect) {
 	n.mu.Lock() // held while the effects go to their session, so that none goes to one that has given up
 	defer n.mu.Unlock()
 	o, in := n.outs[e.Machine], n.ins[e.Machine]
-	if o != nil && e.Move.From == n.self {
+	ends := e.Kind == ledger.KindAbort || e.Kind == ledger.KindNowhere
+	if o != nil && e.Move.From == n.self && heard(e.Kind) {
+		again := o.carries(e.Move.ID) // asked before the session hears of it: it begins at once
 		o.effects <- e
-		if e.Kind == ledger.KindAbort && o.carries(e.Move.ID) {
+		switch {
+		case ends && o.carries(e.Move.ID):
 			o.stop(&abortedError{e.Move.Reason})
+		case e.Kind == ledger.KindSelected && again:
+			o.stop(&reselectedError{n.site(e.Move.To)})
 		}
 	}
 	mine := in != nil && in.mv.ID == e.Move.ID
-	if mine {
+	if mine && heard(e.Kind) {
 		in.effects <- e
-		if e.Kind == ledger.KindAbort && in.cancel != nil {
+		switch {
+		case ends && in.cancel != nil:
 			in.cancel(&abortedError{e.Move.Reason})
+		case e.Kind == ledger.KindSelected && e.Move.To != n.self && in.cancel != nil:
+			in.cancel(&abortedError{n.site(e.Move.To) + " was selected instead"})
 		}
 	}
 	switch {
+	case e.Kind == ledger.KindSelected && e.Move.To == n.self:
+		n.spawn(func() { n.accept(n.taskCtx, e.Move) })
 	case e.Kind == ledger.KindIntent && e.Move.From != n.self && (e.Move.Only == 0 || e.Move.Only == n.self):
 		n.spawn(func() { n.bid(n.taskCtx, e.Move) })
 	case e.Move.From == n.self && o == nil, e.Move.To == n.self && !mine:

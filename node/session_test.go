@@ -60,7 +60,7 @@ func TestIntentThatNobodyCarriesIsAborted(t *testing.T) {
 	o.image(ctx, alice, "os")
 	o.run(ctx, alice, "web1", "os")
 	// As after a Migrate that gave up before the order moved again.
-	v, err := alice.node.order.Submit(ctx, &ledger.Intent{Machine: "web1", Epoch: 1, Needs: alice.node.needs(alice.node.local("web1"))})
+	v, err := alice.node.order.Submit(ctx, &ledger.Intent{Machine: "web1", Epoch: 1, Needs: alice.node.needs(ctx, alice.node.local("web1"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,12 +41,14 @@ func (n *Node) Migrate(ctx context.Context, r api.Migrate, tell api.Tell) (api.R
 	return carryOn(ctx, n, func(ctx context.Context) (api.Report, error) {
 		defer free()
 		defer n.unregister(o)
-		rep, err := n.move(ctx, o, m, intent, r.MaxDowntime)
+		rep, err := n.move(ctx, o, m, intent)
 		rep.TotalSeconds = time.Since(began).Seconds()
 		if err != nil {
 			n.log.Error("migration", "machine", r.Name, "cause", err)
+			return rep, err
 		}
-		return rep, err
+		n.reportMove(ctx, o.move, &rep)
+		return rep, nil
 	})
 }
 
@@ -70,10 +72,12 @@ func (n *Node) intend(ctx context.Context, r api.Migrate) (*machine, *ledger.Int
 	if c := m.driver.Probe(ctx); !c.CanMigrate {
 		return nil, nil, fmt.Errorf("machine %s cannot migrate: %s", r.Name, c.WhyNot)
 	}
-	intent := &ledger.Intent{Machine: r.Name, Epoch: lm.Epoch, Needs: n.needs(m)}
+	intent := &ledger.Intent{
+		Machine: r.Name, Epoch: lm.Epoch, Needs: n.needs(ctx, m), Limits: ledger.Limits{MaxDowntime: r.MaxDowntime, Bandwidth: r.Bandwidth},
+	}
 	if r.To != "" {
-		to, ok := s.BySite(r.To)
-		if !ok {
+		to := s.BySite(r.To)
+		if to == nil {
 			return nil, nil, fmt.Errorf("there is no member %s: see `dcnode status`", r.To)
 		}
 		intent.Only = to.ID
@@ -98,21 +102,69 @@ func (n *Node) unregister(o *outgoing) {
 	n.orphanLast(o.effects)
 }
 
-// move is a whole move from the intent to its end: bids, transfer, handover.
-func (n *Node) move(ctx context.Context, o *outgoing, m *machine, intent *ledger.Intent, maxDowntime int64) (api.Report, error) {
+// move is a whole move from the intent to its end: bids, transfer, handover, and the
+// report. A destination that does not keep its word in time is replaced by the ledger:
+// the transfer begins anew then, with the next one.
+func (n *Node) move(ctx context.Context, o *outgoing, m *machine, intent *ledger.Intent) (api.Report, error) {
 	o.tell(api.Progress{Phase: "bidding"})
 	submitted := time.Now()
 	sel, err := n.bidding(ctx, o, intent)
 	if err != nil {
 		return api.Report{}, err
 	}
-	rep := n.describe(m, sel)
-	rep.Consensus.Selection = ms(time.Since(submitted))
-	t := &transfer{node: n, out: o, m: m, mv: sel, rep: &rep, limits: vmm.Limits{MaxDowntime: maxDowntime, Bandwidth: bandwidthOf(sel)}}
-	if err := t.run(ctx); err != nil {
-		return rep, fmt.Errorf("migrate %s to %s: %w", m.Spec.Name, n.site(sel.To), err)
+	selection := ms(time.Since(submitted))
+	for {
+		rep := n.describe(m, sel)
+		rep.Consensus.Selection = selection
+		t := &transfer{node: n, out: o, m: m, mv: sel, rep: &rep, limits: n.limits(sel), selected: time.Now()}
+		err := t.run(ctx)
+		var next *reselectedError
+		if errors.As(err, &next) {
+			if sel, err = n.reselected(ctx, o, sel); err == nil {
+				n.log.Info("the move goes elsewhere", "machine", m.Spec.Name, "cause", next)
+				continue
+			}
+		}
+		if err != nil {
+			return rep, fmt.Errorf("migrate %s to %s: %w", m.Spec.Name, n.site(sel.To), err)
+		}
+		return rep, nil
 	}
-	return rep, nil
+}
+
+// reselected is the move with the destination that the ledger has selected last.
+func (n *Node) reselected(ctx context.Context, o *outgoing, was ledger.Move) (ledger.Move, error) {
+	for {
+		e, err := await(ctx, o.effects, was.ID, ledger.KindSelected, ledger.KindNowhere, ledger.KindAbort)
+		switch {
+		case err != nil:
+			return was, err
+		case e.Kind != ledger.KindSelected:
+			return was, fmt.Errorf("machine %s stays here: %s", was.Machine, e.Move.Reason)
+		case e.Move.To != was.To:
+			return e.Move, nil
+		}
+	}
+}
+
+// limits are what the driver is told: what the move may cost, and what the link
+// carries.
+func (n *Node) limits(mv ledger.Move) vmm.Limits {
+	l := vmm.Limits{MaxDowntime: mv.Limits.MaxDowntime, Bandwidth: bandwidthOf(mv)}
+	if c := n.capOf(mv); c > 0 && (l.Bandwidth == 0 || c < l.Bandwidth) {
+		l.Bandwidth = c
+	}
+	return l
+}
+
+// capOf is how many bytes a second a move may use: what the ledger allows it and what
+// this node does; 0: no cap.
+func (n *Node) capOf(mv ledger.Move) int64 {
+	c := mv.Limits.Bandwidth
+	if own := n.cfg.Bandwidth; c == 0 || own > 0 && own < c {
+		c = own
+	}
+	return c
 }
 
 // encodes is what the encoder makes of new pages on a busy core, in bytes per
@@ -136,7 +188,7 @@ func (n *Node) bidding(ctx context.Context, o *outgoing, intent *ledger.Intent) 
 	if err != nil {
 		return ledger.Move{}, err // if it is ordered later, react ends it
 	}
-	wait, cancel := context.WithTimeout(ctx, orderWithin+time.Duration(n.genesis.Rules.BidWindow))
+	wait, cancel := context.WithTimeout(ctx, orderWithin+time.Duration(n.rules.BidWindow))
 	defer cancel()
 	e, err := await(wait, o.effects, v.Place.Index, ledger.KindSelected, ledger.KindNowhere, ledger.KindAbort)
 	if err != nil {
@@ -158,7 +210,9 @@ type transfer struct {
 	rep    *api.Report
 	limits vmm.Limits
 
+	beating  func()       // ends the beats
 	readyAt  time.Time    // when the destination's ready came
+	selected time.Time    // when the order had selected the destination
 	released time.Time    // when Release was submitted
 	verdict  chan verdict // of size 1
 }
@@ -172,11 +226,15 @@ type verdict struct {
 func (t *transfer) run(ctx context.Context) error {
 	n := t.node
 	t.verdict = make(chan verdict, 1)
+	defer n.survey.Moving()()
+	defer n.unlook(t.m.Spec.Name)
 	tctx, cancel := t.out.stoppable(ctx, t.mv.ID)
 	defer cancel()
+	stop := t.beat(tctx)
+	defer stop()
 	stream, err := t.prepare(tctx)
 	if err != nil {
-		return t.abort(err)
+		return t.abort(t.unaccepted(ctx, tctx, err))
 	}
 	defer stream.Close()
 	away, err := n.process(t.m).Outgoing(tctx, t.limits)
@@ -192,9 +250,10 @@ func (t *transfer) run(ctx context.Context) error {
 	defer closeBases()
 	rep, err := migrate.Send(tctx, stream, migrate.Job{
 		Machine: away, Bases: bases, Release: t.release, Progress: t.progress,
-		MaxDowntime: time.Duration(t.limits.MaxDowntime) * time.Millisecond, MaxBandwidth: n.cfg.Bandwidth, Log: n.log,
+		MaxDowntime: time.Duration(t.limits.MaxDowntime) * time.Millisecond, MaxBandwidth: n.capOf(t.mv), Log: n.log,
 	})
 	t.account(rep)
+	n.learnWay(t.mv.To, rep)
 	if !rep.Released {
 		_ = stream.Reset()
 		return t.abort(err)
@@ -204,14 +263,50 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 	d := decision{mv: t.mv, since: t.released, verdict: t.verdict, cause: err}
 	err = n.decide(ctx, t.out, t.m, away, &d)
-	t.rep.Consensus.Release = ms(d.took)
+	t.rep.Consensus.Release, t.rep.Consensus.Move = ms(d.took), ms(t.released.Sub(t.selected)+d.took)
 	return err
+}
+
+// beat tells the order again and again that the machine is being copied, so that its
+// deadline does not pass, until it is released.
+func (t *transfer) beat(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	t.beating = cancel
+	t.node.spawn(func() {
+		every := time.NewTicker(time.Duration(t.node.rules.Copy) / 3)
+		defer every.Stop()
+		for {
+			select {
+			case <-every.C:
+				_, _ = t.node.order.Submit(ctx, &ledger.Beat{Machine: t.m.Spec.Name, Move: t.mv.ID})
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return cancel
+}
+
+// unaccepted waits, when a destination could not be prepared that has not said in the
+// order that it keeps its word, for the ledger to select another or to end the move.
+func (t *transfer) unaccepted(ctx, tctx context.Context, cause error) error {
+	err := t.node.order.until(tctx, func(s *ledger.State) bool {
+		m := s.Machine(t.m.Spec.Name)
+		return m == nil || m.Move == nil || m.Move.ID != t.mv.ID || m.Move.To != t.mv.To || m.Move.Accepted
+	})
+	switch stopped := context.Cause(tctx); {
+	case ctx.Err() != nil || err == nil && stopped == nil:
+		return cause
+	case stopped != nil:
+		return stopped
+	}
+	return cause
 }
 
 // prepare opens the stream and waits until the destination is ready.
 func (t *transfer) prepare(ctx context.Context) (gossip.Stream, error) {
 	n := t.node
-	s, err := n.overlay.Open(ctx, n.genesis.peer(t.mv.To), protoMigrate)
+	s, err := n.overlay.Open(ctx, n.peer(t.mv.To), protoMigrate)
 	if err != nil {
 		return nil, err
 	}
@@ -267,9 +362,10 @@ func (t *transfer) release(context.Context) error {
 		t.verdict <- verdict{err: &unsaidError{err}}
 		return err
 	}
+	t.beating()
 	began := time.Now()
 	t.released = began
-	time.AfterFunc(time.Duration(t.node.genesis.Rules.Lease), func() {
+	time.AfterFunc(time.Duration(t.node.rules.Lease), func() {
 		t.out.stop(errors.New("the destination did not load the machine within the lease"))
 	})
 	release := &ledger.Release{
@@ -291,6 +387,10 @@ func (e *unsaidError) Error() string { return "the release could not be prepared
 func (t *transfer) abort(cause error) error {
 	n := t.node
 	var ordered *abortedError
+	var next *reselectedError
+	if errors.As(cause, &next) {
+		return next
+	}
 	if !errors.As(cause, &ordered) {
 		n.submitLater(&ledger.Abort{Machine: t.m.Spec.Name, Move: t.mv.ID, Reason: reason(cause)})
 	}

@@ -24,11 +24,11 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	st.Drivers = slices.Clone(n.can)
 	n.mu.Unlock()
 	seen := n.overlay.Peers()
-	for i, c := range n.genesis.Members {
-		m := api.MemberStatus{Site: c.Site, Peer: c.Peer.String(), Region: c.Region, Self: ledger.MemberID(i+1) == n.self}
+	for _, c := range n.roster.now().members {
+		m := api.MemberStatus{Site: c.Site, Peer: c.Peer.String(), Region: c.Region, Self: c.ID == n.self}
 		m.Connected = m.Self
 		for _, p := range seen {
-			if p.ID == c.Peer {
+			if p.ID == c.Peer || p.ID == c.Old && p.Connected {
 				m.Connected, m.Transport, m.RTT = p.Connected || m.Self, p.Transport, p.RTT.Microseconds()
 			}
 		}
@@ -40,14 +40,23 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	}
 	st.Round, st.Waiting, st.Observing = ord.Pending, ord.Waiting, ord.Observing
 	st.Joining, st.Behind = ord.Joining, ord.Behind
+	if out, of := n.outside(); out {
+		st.Site, st.Awaits = n.invited.Card.Site, of // no roster has it yet
+	}
+	if ord.Entering != nil {
+		st.Lacks = ord.Entering.Lacks
+	}
+	st.Left = ord.Left
 	for _, m := range ord.WaitsFor {
 		st.WaitsFor = append(st.WaitsFor, n.site(ledger.MemberID(m)))
 	}
 	st.Log.File, st.Log.Synced = n.order.loop.LogFile()
 	st.Pace = api.Pace{Late: ord.Late, Copied: ord.Copied, WaitUS: ord.Delta / 1000}
-	for i, m := range ord.Members {
-		if i < len(st.Members) {
-			st.Members[i].Live = m.Live
+	for _, m := range ord.Members {
+		for i := range st.Members {
+			if st.Members[i].Site == n.site(ledger.MemberID(m.ID)) {
+				st.Members[i].Live = m.Live
+			}
 		}
 	}
 	for _, s := range ord.Suspects {
@@ -57,9 +66,21 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		}
 		st.Suspects = append(st.Suspects, sus)
 	}
-	err = n.order.do(ctx, func() { st.Ordered, st.Root = n.order.state.Next, n.order.state.Root() })
+	if err := n.order.do(ctx, func() { st.Suspects = append(st.Suspects, n.doubted()...) }); err != nil {
+		return st, err
+	}
+	s, root, err := n.order.Root(ctx)
+	if err == nil {
+		st.Ordered, st.Root = s.Next(), root.String()
+	}
 	return st, err
 }
 
 // Ledger implements api.Overlay.
-func (n *Node) Ledger(ctx context.Context) (*ledger.State, error) { return n.order.State(ctx) }
+func (n *Node) Ledger(ctx context.Context) (*api.Ledger, error) {
+	s, root, err := n.order.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return api.Export(s, root), nil
+}

@@ -1,0 +1,119 @@
+package node
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/dcnode/dcnode/consensus/ledger"
+	"github.com/dcnode/dcnode/node/api"
+)
+
+func TestPlanNamesThoseWhoDoNotAnswerAndChangesNothing(t *testing.T) {
+	ctx := deadline(t)
+	o := newOverlay(t, 4)
+	alice, bob, carol, dave := o.sites[0], o.sites[1], o.sites[2], o.sites[3]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	before, err := bob.node.Ledger(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []*site{alice, bob} { // its owner, and one that has to ask it
+		p, err := at.node.Plan(ctx, api.PlanQuery{Machine: "web1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Members) != 3 || len(p.Silent) != 0 || p.From != alice.name {
+			t.Fatalf("plan at %s: %+v", at.name, p)
+		}
+		for i, m := range p.Members {
+			if !m.Eligible || m.Rank != i+1 || m.Forecast.Millis <= 0 || m.Offer == nil || m.Offer.Bandwidth <= 0 || m.Offer.RTT <= 0 {
+				t.Errorf("plan at %s: %+v", at.name, m)
+			}
+		}
+		if n := p.Needs; n.MemoryBytes <= 0 || n.MemoryBytes >= n.Memory || n.DirtyRate <= 0 || n.DiskRate <= 0 || len(n.CPUFeatures) == 0 || len(n.Paths) == 0 {
+			t.Errorf("needs as %s heard of them: %+v", at.name, n)
+		}
+	}
+	o.end(carol)
+	p, err := bob.node.Plan(ctx, api.PlanQuery{Machine: "web1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := p.Members[len(p.Members)-1]
+	if len(p.Silent) != 1 || p.Silent[0] != carol.name || last.Site != carol.name || !strings.Contains(strings.Join(last.Reasons, " "), "did not answer") {
+		t.Errorf("carol is away: %+v", p)
+	}
+	one, err := dave.node.Plan(ctx, api.PlanQuery{Machine: "web1", To: dave.name})
+	if err != nil || len(one.Members) != 1 || one.Members[0].Site != dave.name || !one.Members[0].Eligible {
+		t.Errorf("dave alone: %+v, %v", one, err)
+	}
+	after, err := bob.node.Ledger(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := json.Marshal(before.Machines)
+	b, _ := json.Marshal(after.Machines)
+	if string(a) != string(b) {
+		t.Errorf("a plan has changed the machine: %s, was %s", b, a)
+	}
+}
+
+func TestMoveIsReportedBesideItsForecast(t *testing.T) {
+	ctx := deadline(t)
+	o := newOverlay(t, 2)
+	alice, bob := o.sites[0], o.sites[1]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	rep, err := alice.node.Migrate(ctx, api.Migrate{Name: "web1", To: bob.name}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Forecast == nil || rep.Truth == nil {
+		t.Fatalf("no forecast or no truth: %+v", rep)
+	}
+	if rep.Truth.Memory != rep.Bytes.MemorySent || rep.Truth.Millis <= 0 || rep.Forecast.Millis <= 0 {
+		t.Errorf("forecast %+v, truth %+v", rep.Forecast, rep.Truth)
+	}
+	l, err := alice.node.Ledger(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := l.Machine("web1"); m.Habit.Moves != 1 || m.Last.Truth == nil {
+		t.Errorf("the ledger has learnt nothing: %+v", m)
+	}
+}
+
+func TestWhoAsksTooOftenIsToldSo(t *testing.T) {
+	var a asked
+	allowed := 0
+	for range 100 * asksAtOnce {
+		if a.may(1) {
+			allowed++
+		}
+	}
+	if allowed < asksAtOnce || allowed > 10*asksAtOnce {
+		t.Errorf("%d questions of %d are answered at once", allowed, 100*asksAtOnce)
+	}
+	if !a.may(2) {
+		t.Error("one member's questions count against another")
+	}
+}
+
+func TestStrangersAreNotAnswered(t *testing.T) {
+	o := newOverlay(t, 1)
+	n := o.sites[0].node
+	var q offerQuery
+	if err := n.admitAsk("nobody", []byte(`{}`), &q); err == nil || err.Error() != "you are not a member" {
+		t.Errorf("a stranger: %v", err)
+	}
+	if err := n.admitAsk(n.host, []byte(`{"machine":`), &q); err == nil {
+		t.Error("half a question is taken")
+	}
+	if b := n.offer(deadline(t), "web1", 1, ledger.Needs{Driver: "none"}); b.Able || b.Reason != `there is no driver "none" here` {
+		t.Errorf("offer for a driver that is not here: %+v", b)
+	}
+}
