@@ -100,7 +100,7 @@ func newOverlay(t *testing.T, n int, delay func(from, to int) time.Duration, by 
 func (o *overlay) start(roster []consensus.Member, i int, end order.Overlay) {
 	journal := &ordertest.Journal{Seen: func(ev consensus.Ordered) { o.note(i, ev) }}
 	l, err := order.Open(order.Config{
-		Network: consensus.Hash{9}, Roster: roster, Self: uint64(i + 1), Key: o.mesh.Key(i),
+		Network: consensus.Hash{9}, Roster: roster, Self: uint64(i + 1), Keys: []ed25519.PrivateKey{o.mesh.Key(i)},
 		Dir: o.t.TempDir(), Machine: journal, BootID: "boot",
 		Peer: func(m uint64) peer.ID {
 			if m == 0 || m > uint64(len(roster)) {

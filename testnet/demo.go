@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
 	"github.com/dcnode/dcnode/vmm"
 )
@@ -337,14 +336,14 @@ func (d *demo) checkLedger(ctx context.Context) error {
 }
 
 // ledgers are the states of all members if they are equal, else nil.
-func (d *demo) ledgers(ctx context.Context) ([]*ledger.State, error) {
-	var states []*ledger.State
+func (d *demo) ledgers(ctx context.Context) ([]*api.Ledger, error) {
+	var states []*api.Ledger
 	for _, s := range d.sites.List {
 		st, err := s.Client.Ledger(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if len(states) > 0 && states[0].Root() != st.Root() {
+		if len(states) > 0 && states[0].Root != st.Root {
 			return nil, nil
 		}
 		states = append(states, st)
@@ -354,7 +353,7 @@ func (d *demo) ledgers(ctx context.Context) ([]*ledger.State, error) {
 
 // oneOwner says whether every replica has the machine's owners in a row without
 // gap or overlap, the last one at the destination.
-func oneOwner(states []*ledger.State, dest string) bool {
+func oneOwner(states []*api.Ledger, dest string) bool {
 	for _, s := range states {
 		m := s.Machine(machineName)
 		if m == nil || s.Site(m.Owner) != dest || m.Move != nil {
