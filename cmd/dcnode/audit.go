@@ -155,15 +155,21 @@ func at(rules []graph.Rules, round uint64) *graph.Rules {
 }
 
 func ledgerVerify(t *terminal) *cobra.Command {
-	var genesis string
+	var genesis, cert string
 	var index uint64
 	c := &cobra.Command{
-		Use: "verify", Short: "Check the node's history: signatures, order, state", Args: exactly(),
+		Use: "verify", Short: "Check the node's history, or a certificate: signatures, order, state", Args: exactly(),
 		Long: `Reads the data directory, not the node: it may run or not. Checks every signature and
 every link, computes the order from the genesis on and the ledger from the order, and
 compares with the checkpoints that the node has kept. Members with the same history have
-the same state roots: compare them between members, with --at at the same place.`,
+the same state roots: compare them between members, with --at at the same place.
+
+With --certificate it checks a certificate of a move against the overlay's --genesis and
+says what it shows. That needs no node, no data directory and no network.`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if cert != "" {
+				return t.verifyCertificate(cert, genesis)
+			}
 			h, err := node.OpenHistory(t.data, genesis)
 			if err != nil {
 				return err
@@ -176,6 +182,7 @@ the same state roots: compare them between members, with --at at the same place.
 		},
 	}
 	genesisFlag(c, &genesis)
+	c.Flags().StringVar(&cert, "certificate", "", "check this certificate instead, see dcnode ledger certify")
 	c.Flags().Uint64Var(&index, "at", 0, "also print the state root after this many events of the order")
 	return c
 }

@@ -41,11 +41,21 @@ type site struct {
 	kept  []eventlog.Checkpoint
 }
 
+// root is the root of the site's state.
+func (s *site) root() string {
+	c, err := s.state.Root()
+	if err != nil {
+		return err.Error()
+	}
+	return c.String()
+}
+
 // past is four sites and what they did.
 type past struct {
-	t     *testing.T
-	sites []*site
-	mono  int64
+	t       *testing.T
+	network [32]byte
+	sites   []*site
+	mono    int64
 }
 
 // newPast makes the sites dc1 to dc4.
@@ -55,7 +65,7 @@ func newPast(t *testing.T) *past {
 	var cards []node.Card
 	for i := range 4 {
 		s := &site{dir: t.TempDir(), id: uint64(i + 1)}
-		card, err := node.Init(s.dir, fmt.Sprintf("dc%d", i+1), "")
+		card, err := node.Init(s.dir, fmt.Sprintf("dc%d", i+1), "", 1)
 		p.check(err)
 		cards = append(cards, card)
 		raw, err := os.ReadFile(filepath.Join(s.dir, "identity.key"))
@@ -74,11 +84,12 @@ func newPast(t *testing.T) *past {
 	var members []ledger.Member
 	for i, s := range p.sites {
 		roster = append(roster, consensus.Member{ID: s.id, Key: s.key.Public().(ed25519.PublicKey), Weight: 1})
-		members = append(members, ledger.Member{ID: ledger.MemberID(s.id), Site: cards[i].Site, Weight: 1})
+		members = append(members, ledger.Member{ID: ledger.MemberID(s.id), Site: cards[i].Site, Weight: 1, Key: s.key.Public().(ed25519.PublicKey)})
 	}
+	network := consensus.Hash(sha256.Sum256(text))
+	p.network = network
 	for _, s := range p.sites {
 		p.check(node.WriteGenesis(g, filepath.Join(s.dir, "genesis.json"), nil))
-		network := consensus.Hash(sha256.Sum256(text))
 		s.core, err = consensus.New(consensus.Config{Network: network, Roster: roster, Self: s.id})
 		p.check(err)
 		s.log, err = eventlog.Open(eventlog.Config{Dir: s.dir, Network: network, SegmentSize: 100_000})
@@ -106,7 +117,7 @@ func (p *past) run(n int) {
 		if i%5 == 4 {
 			body = &ledger.Withdraw{Name: "nothing"} // is refused
 		}
-		raw, err := ledger.Encode(ledger.Tx{ID: fmt.Sprint(i), Body: body})
+		raw, err := ledger.Encode(ledger.Tx{Seq: uint64(i + 1), Body: body})
 		p.check(err)
 		if i%7 == 6 {
 			raw = []byte("nonsense")
@@ -163,11 +174,11 @@ func (p *past) drain(s *site) {
 		}
 		for _, ev := range rd.Ordered {
 			s.order = append(s.order, ev)
-			at := ledger.Place{Index: ev.Index, Round: ev.Round, Time: ledger.Time(ev.Time), Author: ledger.MemberID(ev.Event.Creator)}
+			at := ledger.Place{Index: ev.Index, Round: ev.Round, Time: ledger.Time(ev.Time), Author: ledger.MemberID(ev.Event.Creator), Event: ev.Event.Hash()}
 			s.state.Advance(at)
 			for _, raw := range ev.Event.Payload {
 				if tx, err := ledger.Decode(raw); err == nil {
-					_, _ = s.state.Apply(at, tx)
+					_, _ = s.state.Apply(p.network, at, tx)
 				}
 			}
 		}
@@ -177,9 +188,9 @@ func (p *past) drain(s *site) {
 
 func (p *past) keep(s *site, cp *consensus.Checkpoint) {
 	p.t.Helper()
-	snapshot, err := json.Marshal(s.state)
+	root, snapshot, err := s.state.Snapshot()
 	p.check(err)
-	s.kept = append(s.kept, eventlog.Checkpoint{Round: cp.Round, MinBirth: cp.MinBirth, Body: cp.Marshal(), Snapshot: snapshot})
+	s.kept = append(s.kept, eventlog.Checkpoint{Round: cp.Round, MinBirth: cp.MinBirth, Body: cp.Marshal(), Root: [32]byte(root.Hash()[2:]), Snapshot: snapshot})
 	p.check(s.log.SaveCheckpoint(s.kept[len(s.kept)-1]))
 }
 
@@ -279,15 +290,15 @@ func TestHonestHistoryVerifiesToTheSameStateEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := a.Roots[len(a.Roots)-1]
-		if a.Ordered != uint64(len(s.order)) || a.Events != uint64(s.log.Next()) || last.Ordered != a.Ordered || last.Root != s.state.Root() {
-			t.Errorf("%s: %d events, %d in the order, root %s; at the node %d, %d, %s", s.dir, a.Events, a.Ordered, last.Root, s.log.Next(), len(s.order), s.state.Root())
+		if a.Ordered != uint64(len(s.order)) || a.Events != uint64(s.log.Next()) || last.Ordered != a.Ordered || last.Root != s.root() {
+			t.Errorf("%s: %d events, %d in the order, root %s; at the node %d, %d, %s", s.dir, a.Events, a.Ordered, last.Root, s.log.Next(), len(s.order), s.root())
 		}
 		if a.Txs != 120 || a.Unknown == 0 || a.Unknown > 30 || a.Links < a.Events || len(a.Forks)+len(a.Notes)+len(a.Gaps) > 0 || a.Roots[0].Ordered != 100 {
 			t.Errorf("%+v", a)
 		}
 	}
 	out, _, _ := dcnode(t, "ledger", "verify", "--data", p.sites[0].dir)
-	if !strings.Contains(out, p.sites[0].state.Root()) || !strings.Contains(out, "120 transactions") {
+	if !strings.Contains(out, p.sites[0].root()) || !strings.Contains(out, "120 transactions") {
 		t.Errorf("in words: %s", out)
 	}
 }
@@ -343,7 +354,7 @@ func TestCheckpointsOfAHistoryAreRecomputed(t *testing.T) {
 	if len(s.kept) < 3 {
 		t.Fatalf("%d checkpoints", len(s.kept))
 	}
-	root := s.state.Root()
+	root := s.root()
 	a := verified(t, s.dir)
 	stored := 0
 	for _, r := range a.Roots {
@@ -367,7 +378,9 @@ func TestCheckpointsOfAHistoryAreRecomputed(t *testing.T) {
 	}
 	cp := s.kept[1]
 	cp.Snapshot = append([]byte(" "), cp.Snapshot...)
-	refused("another state", "of the order the state is", end, cp)
+	refused("another snapshot", "of the order the state is", end, cp)
+	cp.Root = sha256.Sum256(cp.Snapshot)
+	refused("another state", "the node has kept", end, cp)
 	cp = s.kept[1]
 	cp.Body = slices.Clone(cp.Body)
 	cp.Body[60] ^= 1 // in the least birth round

@@ -42,6 +42,8 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, new(refusedError)):
+		return exitFailed
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &usage):
@@ -82,8 +84,8 @@ func newRoot(t *terminal) *cobra.Command {
 	root.PersistentFlags().StringVar(&t.data, "data", defaultData(), "data directory of the node (or DCNODE_DATA)")
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(
-		initCommand(t), genesisCommand(t), runCommand(t), statusCommand(t), ledgerCommand(t),
-		imageCommand(t), vmCommand(t), dagCommand(t), testnetCommand(t),
+		initCommand(t), genesisCommand(t), runCommand(t), statusCommand(t), memberCommand(t), ledgerCommand(t),
+		imageCommand(t), vmCommand(t), policyCommand(t), accountCommand(t), dagCommand(t), testnetCommand(t),
 	)
 	return root
 }

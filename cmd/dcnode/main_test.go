@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"syscall"
 	"testing"
@@ -31,7 +32,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "smalldisk": smallDisk, "truncate": truncate, "fill": fill, "peer": peer, "sameorder": sameOrder, "grepsame": grepSame,
+			"await": await, "awaits": awaits, "smalldisk": smallDisk, "truncate": truncate, "fill": fill, "peer": peer, "sameorder": sameOrder, "grepsame": grepSame, "showindex": showIndex,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Getuid() == 0, nil },
 	})
@@ -64,6 +65,34 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("dcnode %v does not succeed", args)
 }
 
+// showIndex shows the event with the newest transaction of a kind: showindex KIND DATA [FLAGS].
+func showIndex(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: showindex KIND DATA [FLAGS]")
+	}
+	ts.Check(ts.Exec("dcnode", "ledger", "log", "--kind", args[0], "-n", "1", "--json", "--data", args[1]))
+	var e struct {
+		Index uint64 `json:"index"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &e))
+	ts.Check(ts.Exec("dcnode", append([]string{"ledger", "show", strconv.FormatUint(e.Index, 10), "--data", args[1]}, args[2:]...)...))
+}
+
+// awaits waits until a command succeeds and prints what fits: awaits PATTERN ARGS.
+func awaits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: awaits PATTERN ARGS")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	for range 400 {
+		if ts.Exec("dcnode", args[1:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	ts.Fatalf("dcnode %v does not print %s", args[1:], args[0])
+}
+
 // smallDisk mounts a disk: smalldisk SIZE DIR. It is unmounted at the end.
 func smallDisk(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[1])
@@ -86,9 +115,14 @@ func truncate(ts *testscript.TestScript, _ bool, args []string) {
 func fill(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), noise(n), 0o600))
+}
+
+// noise is bytes that nothing shares.
+func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b)
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
+	return b
 }
 
 // peer sets a variable to the peer ID in a member.json: peer FILE NAME.

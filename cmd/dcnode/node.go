@@ -23,9 +23,10 @@ import (
 
 func initCommand(t *terminal) *cobra.Command {
 	var site, region string
+	var weight uint64
 	c := &cobra.Command{
 		Use: "init", Short: "Make an identity and a data directory", Args: exactly(),
-		Long: "Makes a data directory with a new identity, and in it member.json: what the others\nneed to put this node into the founding roster.",
+		Long: "Makes a data directory with a new identity, and in it member.json: what the others\nneed to put this node into the founding roster, or to invite it into an overlay\nthat exists. It is signed: nobody can change it.",
 		RunE: func(*cobra.Command, []string) error {
 			if site == "" {
 				host, err := os.Hostname()
@@ -34,7 +35,7 @@ func initCommand(t *terminal) *cobra.Command {
 				}
 				site, _, _ = strings.Cut(host, ".")
 			}
-			card, err := node.Init(t.data, site, region)
+			card, err := node.Init(t.data, site, region, weight)
 			if err != nil {
 				return err
 			}
@@ -46,6 +47,7 @@ func initCommand(t *terminal) *cobra.Command {
 	}
 	c.Flags().StringVar(&site, "site", "", "name of this site (default: the host's name)")
 	c.Flags().StringVar(&region, "region", "", "region that this site is in")
+	c.Flags().Uint64Var(&weight, "weight", 1, "weight of this site's votes, 1 to 2^32")
 	return c
 }
 
@@ -211,6 +213,10 @@ func (t *terminal) showStatus(st api.Status) {
 // showOrder says why this node does not take part in the order, if it does not.
 func (t *terminal) showOrder(st api.Status) {
 	switch {
+	case st.Left:
+		fmt.Fprintln(t.out, "this node is no longer a member: it has left or was voted out")
+	case len(st.Awaits) > 0:
+		fmt.Fprintf(t.out, "this node waits for the approval of members of more than two thirds of the weight: %s say `dcnode member approve %s`; nothing is to be done here\n", strings.Join(st.Awaits, ", "), st.Site)
 	case st.Observing && len(st.WaitsFor) > 0:
 		fmt.Fprintf(t.out, "this node only listens: its host was down or its log is new, and it must hear from the others which event of its own was the last. Enough of %s have to answer: start them, or see to the links to them\n", strings.Join(st.WaitsFor, ", "))
 	case st.Observing:
@@ -223,19 +229,6 @@ func (t *terminal) showOrder(st api.Status) {
 }
 
 func ledgerCommand(t *terminal) *cobra.Command {
-	return group(&cobra.Command{Use: "ledger", Short: "What the members have agreed on"}, &cobra.Command{
-		Use: "show", Short: "Print the ledger's state as JSON", Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			cl, err := t.client()
-			if err != nil {
-				return err
-			}
-			s, err := cl.Ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			t.json = true
-			return t.print(s, nil)
-		},
-	}, ledgerPing(t), ledgerWatch(t), ledgerExport(t), ledgerVerify(t))
+	return group(&cobra.Command{Use: "ledger", Short: "What the members have agreed on"}, ledgerShow(t), ledgerLog(t),
+		ledgerPing(t), ledgerWatch(t), ledgerExport(t), ledgerVerify(t), ledgerCertify(t))
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func testnetCommand(t *terminal) *cobra.Command {
-	return group(&cobra.Command{Use: "testnet", Short: "Several sites on this machine, to see dcnode work"}, testnetDemo(t), testnetGuest(t), testnetConsensus(t), testnetKill(t))
+	return group(&cobra.Command{Use: "testnet", Short: "Several sites on this machine, to see dcnode work"}, testnetDemo(t), testnetGuest(t), testnetConsensus(t), testnetPlan(t), testnetKill(t))
 }
 
 func testnetDemo(t *terminal) *cobra.Command {

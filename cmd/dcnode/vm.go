@@ -1,21 +1,24 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
 )
 
 func vmCommand(t *terminal) *cobra.Command {
-	return group(&cobra.Command{Use: "vm", Short: "Machines: run, list, show, stop, start, migrate, remove"},
-		vmRun(t), vmList(t), vmShow(t), vmStop(t), vmStart(t), vmMigrate(t), vmRemove(t))
+	return group(&cobra.Command{Use: "vm", Short: "Machines: run, list, show, stop, start, plan, migrate, approve, remove"},
+		vmRun(t), vmList(t), vmShow(t), vmStop(t), vmStart(t), vmPlan(t), vmMigrate(t), vmApprove(t), vmRemove(t))
 }
 
 func vmRun(t *terminal) *cobra.Command {
 	q := api.RunMachine{VCPUs: 1}
+	var sign signFlags
 	memory := size(512 << 20)
 	c := &cobra.Command{
 		Use: "run NAME --image IMAGE", Short: "Define a machine and start it here", Args: exactly("NAME"),
@@ -30,6 +33,13 @@ func vmRun(t *terminal) *cobra.Command {
 			}
 			q.Name, q.Memory = args[0], int64(memory)
 			tell, end := t.progress()
+			if sign.account != "" {
+				err = signMachine(c.Context(), cl, &sign, &q, tell)
+			}
+			if err != nil {
+				end()
+				return err
+			}
 			m, err := cl.RunMachine(c.Context(), q, tell)
 			end()
 			if err != nil {
@@ -46,7 +56,30 @@ func vmRun(t *terminal) *cobra.Command {
 	c.Flags().StringVar(&q.CPU, "cpu", "", "CPU model (default: one that can migrate)")
 	c.Flags().StringVar(&q.Driver, "driver", "", "qemu or memvm (default: the first that works here)")
 	c.Flags().StringVar(&q.Append, "append", "", "added to the image's kernel command line")
+	sign.addAccount(c, "account that it is to belong to (default: this site)")
+	c.Flags().StringArrayVar(&sign.keys, "key", nil, "file with a key of the account; may be given again")
 	return c
+}
+
+// signMachine has a machine designed by the node and signs its definition.
+func signMachine(ctx context.Context, cl *api.Client, f *signFlags, q *api.RunMachine, tell api.Tell) error {
+	s, err := cl.Signing(ctx, f.account)
+	if err != nil {
+		return err
+	}
+	if s.Site == f.account {
+		return nil // its own word does
+	}
+	d, err := cl.Design(ctx, *q, tell)
+	if err != nil {
+		return err
+	}
+	tx, err := f.sign(s, f.account, d)
+	if err != nil {
+		return err
+	}
+	q.Signed, err = ledger.Encode(tx)
+	return err
 }
 
 func vmList(t *terminal) *cobra.Command {
@@ -127,6 +160,11 @@ func (t *terminal) showMachine(c *cobra.Command, m api.Machine) {
 		rows = append(rows, fmt.Sprintf("%d\t%d\t%s\t%s", h.Index, h.Epoch, sites[uint64(h.Owner)], h.Why))
 	}
 	t.table(rows...)
+	if m.Last != nil {
+		if words := besideTruth(&m.Last.Forecast, m.Last.Truth); words != "" {
+			fmt.Fprintf(t.out, "the last move, from %s to %s: %s\n", sites[uint64(m.Last.From)], sites[uint64(m.Last.To)], words)
+		}
+	}
 	if m.Last != nil && m.Last.Reason != "" {
 		fmt.Fprintf(t.out, "the last move ended %s: %s\n", m.Last.Phase, m.Last.Reason)
 	}
@@ -181,15 +219,21 @@ func vmRemove(t *terminal) *cobra.Command {
 
 func vmMigrate(t *terminal) *cobra.Command {
 	var q api.Migrate
+	var down pause
+	var bandwidth size
+	var dry bool
 	c := &cobra.Command{
 		Use: "migrate NAME", Short: "Move a running machine to another site", Args: exactly("NAME"),
 		Long: "Moves a running machine: the members bid, the ledger selects, and the machine runs on\nthere after a short pause. If anything fails before the handover, it runs on here.",
 		RunE: func(c *cobra.Command, args []string) error {
+			q.Name, q.MaxDowntime, q.Bandwidth = args[0], int64(down), int64(bandwidth)
+			if dry {
+				return t.plan(c, api.PlanQuery{Machine: q.Name, To: q.To, Limits: ledger.Limits{MaxDowntime: q.MaxDowntime, Bandwidth: q.Bandwidth}}, false)
+			}
 			cl, err := t.client()
 			if err != nil {
 				return err
 			}
-			q.Name = args[0]
 			tell, end := t.progress()
 			rep, err := cl.Migrate(c.Context(), q, tell)
 			end()
@@ -200,7 +244,9 @@ func vmMigrate(t *terminal) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&q.To, "to", "", "site to move to (default: the overlay selects)")
-	c.Flags().Int64Var(&q.MaxDowntime, "max-downtime", 0, "longest pause in milliseconds (default 300)")
+	c.Flags().Var(&down, "max-downtime", "longest pause (default: as its policy says, or 300ms)")
+	c.Flags().Var(&bandwidth, "max-bandwidth", "bytes a second that it may use (default: as its policy says)")
+	c.Flags().BoolVar(&dry, "dry-run", false, "order nothing: say what the move would be, as `vm plan` does")
 	return c
 }
 
@@ -209,6 +255,9 @@ func (t *terminal) showReport(r api.Report) {
 	fmt.Fprintf(t.out, "machine %s moved from %s to %s in %.2f s (%s)\n", r.Machine, r.Source, r.Destination, r.TotalSeconds, strings.TrimSpace(r.Driver+" "+r.Accelerator))
 	fmt.Fprintf(t.out, "selected   %s\n", r.Why)
 	t.showBids(r.Bids)
+	if words := besideTruth(r.Forecast, r.Truth); words != "" {
+		fmt.Fprintf(t.out, "forecast   %s\n", words)
+	}
 	fmt.Fprintf(t.out, "pause      %d ms, as the driver measured it\n", r.DowntimeQEMU)
 	fmt.Fprintf(t.out, "consensus  %.1f ms from intent to selection (bids included), %.1f ms from release to its order\n", r.Consensus.Selection, r.Consensus.Release)
 	b := r.Bytes
@@ -226,7 +275,11 @@ func (t *terminal) showBids(bids []api.Bid) {
 			rows = append(rows, fmt.Sprintf("  %s\t-\t-\t-\t-\t%s", b.Member, b.Reason))
 			continue
 		}
-		rows = append(rows, fmt.Sprintf("  %s\t%.1f s\t%s\t%.1f ms\t%s/s\t", b.Member, b.PredictedSeconds, bytes(b.MissingBytes), b.RTTMillis, bytes(b.Bandwidth)))
+		predicted := "-" // the reason has it
+		if b.PredictedSeconds > 0 {
+			predicted = fmt.Sprintf("%.1f s", b.PredictedSeconds)
+		}
+		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%.1f ms\t%s/s\t%s", b.Member, predicted, bytes(b.MissingBytes), b.RTTMillis, bytes(b.Bandwidth), b.Reason))
 	}
 	t.table(rows...)
 }
