@@ -6,7 +6,7 @@ BIN    := bin
 FUZZ   ?= 30s
 SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*' -not -path './bench/*') go.mod go.sum $(wildcard scripts/*.sh)
 
-.PHONY: help build demo test race lint fuzz sim bench-engine bench-consensus qemu guest compose clean
+.PHONY: help build demo test race lint fuzz sim bench-engine bench-consensus bench-plan bench-ledger law qemu guest compose clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -25,7 +25,7 @@ demo: build ## three sites, one guest, one move: the whole of dcnode (DEMO=flags
 
 test: build lint ## all tests, with real QEMU machines
 	$(GO) test -timeout 20m ./...
-	env $$($(BIN)/dcnode testnet guest) $(GO) test -timeout 20m ./vmm/qemu ./testnet ./testnet/guest -vm
+	env $$($(BIN)/dcnode testnet guest) $(GO) test -timeout 20m ./vmm/qemu ./node/migrate ./testnet ./testnet/guest -vm
 
 race: ## the tests that need no QEMU, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
@@ -46,6 +46,16 @@ bench-consensus: build ## the time to order, between real processes over an emul
 	$(BIN)/dcnode testnet consensus --crash $(BENCH)
 	$(BIN)/dcnode testnet consensus --members 7 --km 1000 --count 100 --isolated 0 --idle 60s $(BENCH)
 	$(GO) test ./testnet -run 'Order|Wait|Crashed|Slow' -bubble -v -count 1 -timeout 30m | grep 'n = '
+
+bench-plan: build ## what vm plan says beside what the move is, over emulated links (BENCH=flags, BENCH_OUT=file)
+	$(BIN)/dcnode testnet plan $(BENCH)
+
+bench-ledger: ## the ledger with 100,000 machines after a million transactions (BENCH_OUT=file)
+	$(GO) test -count=1 -timeout 30m ./consensus/ledger/ledgertest -run TestScale -v -args -scale
+
+law: ## the ledger in random worlds, beside a second model of its law: SEED=n alone in full, STEPS=n seeds (200) from SEED on
+	$(GO) test -count=1 -timeout 0 ./consensus/ledger/ledgertest -run TestRandomWorldsKeepTheLaw -v -args \
+	  $(if $(SEED),-seed $(SEED)) $(if $(STEPS),-steps $(STEPS))
 
 sim: ## networks with faults in virtual time: SEED=n alone in full, STEPS=n seeds (250) from SEED on
 	$(GO) test -count=1 -timeout 0 ./consensus/consensustest -run TestSimulatedNetworksAgree -v -args \
