@@ -40,7 +40,7 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 	if err != nil {
 		return err
 	}
-	b.Expires = s.Now() + n.rules.BidExpiry/2
+	b.Expires = s.Now() + n.rules.BidExpiry // time in the order only grows: it is not too far ahead there
 	d, err := n.driver(needs.Driver)
 	if err != nil {
 		return err

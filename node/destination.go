@@ -24,11 +24,12 @@ const (
 )
 
 // accept says in the order that this node keeps the word of its bid, as soon as it can
-// begin. Who says nothing loses the machine to the next best.
+// begin, or that it cannot. Who says neither in time loses the machine to the next best,
+// too, but later.
 func (n *Node) accept(ctx context.Context, mv ledger.Move) {
-	err := n.canBegin(ctx, mv)
-	if err != nil {
+	if err := n.canBegin(ctx, mv); err != nil {
 		n.log.Warn("a machine that this node is selected for cannot be taken", "machine", mv.Machine, "cause", err)
+		n.submitLater(&ledger.Abort{Machine: mv.Machine, Move: mv.ID, Reason: reason(err)})
 		return
 	}
 	n.submitLater(&ledger.Accept{Machine: mv.Machine, Move: mv.ID})
@@ -43,17 +44,25 @@ func (n *Node) canBegin(ctx context.Context, mv ledger.Move) error {
 	if err := fits(d.Probe(ctx), mv.Needs); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	in := n.ins[mv.Machine]
-	n.mu.Unlock()
-	if in != nil && in.mv.ID == mv.ID {
+	if n.receives(mv) {
 		return nil // the source was quicker
 	}
 	free, err := n.claim(ctx, mv.Machine, "is about to be received")
-	if err == nil {
+	switch {
+	case err == nil:
 		free()
+	case n.receives(mv): // it came meanwhile
+		return nil
 	}
 	return err
+}
+
+// receives says whether the machine of that move is arriving.
+func (n *Node) receives(mv ledger.Move) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	in := n.ins[mv.Machine]
+	return in != nil && in.mv.ID == mv.ID
 }
 
 // serveMigrate takes one machine in.

@@ -1,12 +1,16 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
+	"github.com/dcnode/dcnode/vmm"
+	"github.com/dcnode/dcnode/vmm/memvm"
 )
 
 func TestPlanNamesThoseWhoDoNotAnswerAndChangesNothing(t *testing.T) {
@@ -58,6 +62,70 @@ func TestPlanNamesThoseWhoDoNotAnswerAndChangesNothing(t *testing.T) {
 	b, _ := json.Marshal(after.Machines)
 	if string(a) != string(b) {
 		t.Errorf("a plan has changed the machine: %s, was %s", b, a)
+	}
+}
+
+// fickle drivers can take a machine when they bid, but the one that is asked again,
+// before it accepts, can take none any more.
+type fickle struct {
+	vmm.Driver
+	site string
+	of   *broken
+}
+
+type broken struct {
+	mu    sync.Mutex
+	asked map[string]int
+	who   string // the one that breaks its word
+}
+
+func (f fickle) Probe(ctx context.Context) vmm.Capabilities {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	c := f.Driver.Probe(ctx)
+	if f.of.asked[f.site]++; f.of.asked[f.site] > 1 && f.of.who == "" {
+		f.of.who = f.site
+	}
+	if f.of.who == f.site {
+		c.CanMigrate, c.WhyNot = false, "it has changed its mind"
+	}
+	return c
+}
+
+func TestWinnerThatBreaksItsWordLosesToTheNextBest(t *testing.T) {
+	ctx := deadline(t)
+	o := newOverlay(t, 4)
+	alice, dave := o.sites[0], o.sites[3]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	word := &broken{asked: map[string]int{}}
+	for _, s := range o.sites[1:] {
+		s.node.cfg.Drivers = []vmm.Driver{fickle{memvm.New(memvm.Config{}), s.name, word}}
+	}
+	rep, err := alice.node.Migrate(ctx, api.Migrate{Name: "web1"}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.settle(ctx)
+	if word.who == "" || rep.Destination == word.who {
+		t.Fatalf("%q broke its word, and the machine went to %s", word.who, rep.Destination)
+	}
+	s, err := dave.node.order.State(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loser, mv := s.BySite(word.who), s.Machine("web1").Last
+	if loser.Record.Broken != 1 || s.Reserved(loser.ID) != (ledger.Room{}) {
+		t.Errorf("%s: record %+v, reserved %+v", loser.Site, loser.Record, s.Reserved(loser.ID))
+	}
+	for _, b := range mv.Bids { // the others' words had not run out meanwhile, nor would they have later
+		switch {
+		case b.Member == loser.ID && (b.Able || !strings.Contains(b.Reason, "it has changed its mind")):
+			t.Errorf("what %s had bid: %+v", loser.Site, b)
+		case b.Member != loser.ID && b.Expires < mv.IntentAt+ledger.DefaultRules.BidExpiry:
+			t.Errorf("%s's bid holds for %d s only", s.Site(b.Member), (b.Expires-mv.IntentAt)/ledger.Second)
+		}
 	}
 }
 

@@ -115,7 +115,13 @@ func TestAcceptNotKeptGoesToTheNextBest(t *testing.T) {
 	w.intend("web1", "")
 	w.bid("bob", "web1", nil)
 	w.bid("carol", "web1", func(b *Bid) { b.MissingData = gib1 })
+	begun := w.s.now
 	w.bid("dave", "web1", func(b *Bid) { b.MissingData, b.Expires = 2*gib1, w.s.now+35*Second })
+	for _, b := range w.s.Machine("web1").Move.Bids[:2] { // as a node says it
+		if next := begun + DefaultRules.BidWindow + DefaultRules.Accept; b.Expires <= next {
+			t.Errorf("a bid that holds as long as it may has expired when the next best is selected, %d s later", (next-begun)/Second)
+		}
+	}
 	if w.to("web1") != "bob" {
 		t.Fatalf("selected %q", w.to("web1"))
 	}
@@ -143,6 +149,29 @@ func TestAcceptNotKeptGoesToTheNextBest(t *testing.T) {
 		}
 	}
 	w.nothingReserved()
+}
+
+func TestWhoBreaksItsWordLosesTheNextBidding(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol").machines("web1@alice")
+	bids := func() uint64 {
+		id := w.intend("web1", "")
+		w.bid("bob", "web1", nil)
+		w.bid("carol", "web1", func(b *Bid) { b.MissingData = 150 * mib1 })
+		return id
+	}
+	id := bids()
+	if w.to("web1") != "bob" {
+		t.Fatalf("selected %q", w.to("web1"))
+	}
+	w.must("bob", &Abort{Machine: "web1", Move: id, Reason: "it has changed its mind"})
+	if w.to("web1") != "carol" || w.member("bob").Record.Broken != 1 {
+		t.Fatalf("selected %q, bob's record %+v", w.to("web1"), w.member("bob").Record)
+	}
+	w.must("alice", &Abort{Machine: "web1", Move: id})
+	bids()
+	if why := w.s.Machine("web1").Move.Against[0].Reasons[0]; w.to("web1") != "carol" || !strings.Contains(why, "by how it has kept its bids") {
+		t.Errorf("selected %q, and bob is told %q", w.to("web1"), why)
+	}
 }
 
 func (w *world) nothingReserved() {
