@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/dcnode/dcnode/consensus"
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/gossip"
 )
@@ -51,7 +52,8 @@ func (n *Node) hostKey() (crypto.PrivKey, error) {
 	return key, nil
 }
 
-// rosterChanged is called by the ordering loop when the ledger's roster has changed;
+// rosterChanged is called by the ordering loop when the ledger's roster has changed, and
+// again when that has come into force, so that who has left is cut off at that moment;
 // it never blocks.
 func (n *Node) rosterChanged(s *ledger.State) {
 	n.roster.set(s.Members(), n.order.loop.InForce())
@@ -61,21 +63,23 @@ func (n *Node) rosterChanged(s *ledger.State) {
 	n.belongs = s.Member(n.self) != nil
 	is := n.belongs
 	n.mu.Unlock()
-	n.spawn(func() { n.follow(was, is) })
+	if was != is {
+		n.spawn(func() { n.follow(is) })
+	}
 }
 
-// follow sees a change of the roster through until it is in force: those who left are
-// heard until then. It takes as long as it takes, but for who has left: nobody can make
-// the others let it go.
-func (n *Node) follow(was, is bool) {
+// follow sees it through that this node becomes a member, or is one no more, until that
+// is in force. It takes as long as it takes, but for who has left: nobody can make the
+// others let it go.
+func (n *Node) follow(is bool) {
 	var late <-chan time.Time
-	if was && !is {
+	if !is {
 		timer := time.NewTimer(partWithin)
 		defer timer.Stop()
 		late = timer.C
 	}
 wait:
-	for n.order.loop.Upcoming() {
+	for n.counts() != is {
 		select {
 		case <-time.After(lookAgain):
 		case <-late:
@@ -84,22 +88,23 @@ wait:
 			return
 		}
 	}
-	switch {
-	case is && !was:
+	if is {
 		if err := keepSelf(n.cfg.Dir, n.self); err != nil {
 			n.log.Error("remember that this is a member", "cause", err)
 		}
 		n.log.Info("this node is a member", "site", n.site(n.self), "overlay", n.genesis.networkName())
-	case was && !is:
-		n.linger()
-		if err := n.noteLeft(); err != nil {
-			n.log.Error("remember that this is no member any more", "cause", err)
-		}
-		n.end(n.departed())
 		return
 	}
-	_ = n.order.do(n.taskCtx, func() { n.roster.set(n.order.state.Members(), n.order.loop.InForce()) })
-	n.overlay.Refresh()
+	n.linger()
+	if err := n.noteLeft(); err != nil {
+		n.log.Error("remember that this is no member any more", "cause", err)
+	}
+	n.end(n.departed())
+}
+
+// counts says whether the order counts this node: the roster in force has it.
+func (n *Node) counts() bool {
+	return slices.ContainsFunc(n.order.loop.InForce(), func(m consensus.Member) bool { return m.ID == uint64(n.self) })
 }
 
 // linger stays while others still hear this node, which has left: they cut it off when
@@ -162,7 +167,7 @@ func (n *Node) belong(ctx context.Context) error {
 	n.spawn(func() { n.turn(ctx) })
 	n.spawn(func() { n.heedRefusals(ctx) })
 	if n.parting {
-		n.spawn(func() { n.follow(true, false) })
+		n.spawn(func() { n.follow(false) })
 	}
 	select {
 	case err := <-n.over:

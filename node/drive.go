@@ -22,6 +22,8 @@ var (
 	_ order.Timer   = (*replica)(nil)
 	_ order.Changer = (*replica)(nil)
 	_ order.Keeper  = (*replica)(nil)
+
+	_ order.Follower = (*replica)(nil)
 )
 
 // errEnded: the order has stopped, as the node does.
@@ -52,7 +54,8 @@ type replica struct {
 
 	// effect takes what follows from the order. It must not block.
 	effect func(ledger.Effect)
-	// changed takes the state when the roster has changed. It must not block.
+	// changed takes the state when its roster has changed, or another roster has come
+	// into force in the order. It must not block.
 	changed func(*ledger.State)
 }
 
@@ -236,6 +239,13 @@ func (r *replica) Changes() []order.Change {
 	}
 	r.roster = v
 	return []order.Change{{Roster: consensusMembers(r.state.Members())}}
+}
+
+// InForce implements order.Follower.
+func (r *replica) InForce([]consensus.Member) {
+	if r.live {
+		r.changed(r.state)
+	}
 }
 
 // Refused implements order.Changer. The ledger lets no roster pass that the order would

@@ -226,6 +226,43 @@ func TestMemberThatLeavesEndsWithAReason(t *testing.T) {
 	}
 }
 
+// Who has left is cut off when its last round is over, also by a member that is slow to
+// apply what made it leave, and though nothing is ordered after that.
+func TestMemberThatLeftIsCutOffAtItsLastRound(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	o := newOverlay(t, 4)
+	alice, bob, carol, dave := o.sites[0], o.sites[1], o.sites[2], o.sites[3]
+	for _, s := range []*site{alice, bob, carol} {
+		r := s.node.order
+		if err := r.do(ctx, func() {
+			told := r.changed
+			r.changed = func(s *ledger.State) { told(s); time.Sleep(200 * time.Millisecond) }
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := alice.node.RemoveMember(ctx, api.LeaveOverlay{Site: "dave"}); err != nil {
+		t.Fatal(err)
+	}
+	o.approve(ctx, "dave", bob, carol)
+	select {
+	case <-dave.ended:
+	case <-ctx.Done():
+		t.Fatal("it does not end")
+	}
+	dave.stop()
+	dave.node = nil
+	left := peerOf(publicOf(dave.identity(t).key))
+	for _, s := range []*site{alice, bob, carol} {
+		for s.node.roster.allow(left) || s.node.sees(left) {
+			if pause(ctx, time.Millisecond) != nil {
+				t.Fatalf("%s lets it in for ever", s.name)
+			}
+		}
+	}
+}
+
 func (s *site) identity(t *testing.T) identity {
 	t.Helper()
 	id, err := readIdentities(s.dir)

@@ -30,6 +30,7 @@ func Open(cfg Config) (*Loop, error) {
 	}
 	l.timer, _ = cfg.Machine.(Timer)
 	l.changer, _ = cfg.Machine.(Changer)
+	l.heeds, _ = cfg.Machine.(Follower)
 	l.inbox.ready = l.wake
 	l.intake = newIntake(l)
 	l.net = newNetwork(l)
@@ -176,6 +177,12 @@ func (l *Loop) note() {
 	if low := max(st.Oldest, keepIndexed+1) - keepIndexed; low >= l.forgot+keepIndexed/4 {
 		l.events.Forget(low)
 		l.forgot = low
+	}
+	if ep := l.roster(); ep.From != l.inForce {
+		l.inForce = ep.From
+		if l.heeds != nil && !l.replays {
+			l.heeds.InForce(ep.Roster)
+		}
 	}
 }
 

@@ -72,7 +72,7 @@ type Changer interface {
 	//
 	// Nothing may be held back for later: a state that was taken by Snapshot and the
 	// rosters in its checkpoint must tell the same. The state should know the rosters
-	// that it asked for; the loop does not tell it which is in force.
+	// that it asked for, and must not depend on which is in force: see [Follower].
 	Changes() []Change
 	// Refused is called for a change that cannot be obeyed, such as a roster without
 	// weight or out of order: before the next Apply, Changes or Snapshot. The roster
@@ -86,6 +86,15 @@ type Changer interface {
 type Change struct {
 	Roster []consensus.Member
 	Params consensus.Params
+}
+
+// Follower is what a [Machine] is too if it is to know when another roster comes into
+// force, because who is in none any more must be cut off at once.
+type Follower interface {
+	// InForce takes the roster of the round that is decided next whenever it is another
+	// than before, except while the log is read again. It is called in the loop, must not
+	// block, and must not change the state. The roster is not to be changed.
+	InForce(roster []consensus.Member)
 }
 
 // Keeper is what a [Machine] is too if it keeps something on disk that a replay from a
@@ -199,8 +208,9 @@ type Loop struct {
 	log     *slog.Logger
 	start   time.Time
 	events  *eventlog.Log
-	timer   Timer   // the Machine, or nil
-	changer Changer // the Machine, or nil
+	timer   Timer    // the Machine, or nil
+	changer Changer  // the Machine, or nil
+	heeds   Follower // the Machine, or nil
 
 	calls chan func()
 	wake  chan struct{} // there is something in the inbox or the pool
@@ -236,6 +246,7 @@ type Loop struct {
 	learned uint64           // own events that others had and this member had lost
 	fatal   error            // why the loop must end
 	forgot  uint64           // the log's index begins with this birth round
+	inForce uint64           // the first round of the roster in force
 }
 
 // Join connects the loop to its overlay. Call it once, before Run.
