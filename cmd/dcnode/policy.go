@@ -38,7 +38,7 @@ func (f *policyFlags) add(c *cobra.Command) {
 	l.StringSliceVar(&f.p.NotRegions, "not-regions", nil, "none of these regions")
 	l.StringSliceVar(&f.p.Sites, "sites", nil, "only these sites")
 	l.StringSliceVar(&f.p.NotSites, "not-sites", nil, "none of these sites")
-	l.StringSliceVar(&f.p.Apart, "apart", nil, "machines that it must not share a site with, whichever moves")
+	l.StringSliceVar(&f.p.Apart, "apart", nil, "machines of the same account that it must not share a site with, whichever moves")
 	l.StringSliceVar(&f.p.With, "with", nil, "machines whose site it must move to")
 	l.Var(&f.down, "max-downtime", "longest pause of a move, such as 200ms")
 	l.Var(&f.bandwidth, "max-bandwidth", "bytes a second that a move may use, such as 50M")

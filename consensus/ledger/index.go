@@ -15,7 +15,7 @@ type indexes struct {
 	timers   *btree.BTreeG[timer] // machines with a deadline, by time
 	owned    *btree.BTreeG[entry] // machines by owner
 	coming   *btree.BTreeG[entry] // machines on their way to a member, by it
-	apart    *btree.BTreeG[entry] // machines whose policy keeps them apart from another, by that
+	apart    *btree.BTreeG[entry] // machines whose policy keeps them apart from another, by apartKey of that
 	made     *btree.BTreeG[entry] // machines by the version of an image that they were made from, see madeFrom
 	promised []promise            // room that is reserved at members
 	sponsors []sponsor            // how many accounts members sponsor
@@ -113,7 +113,7 @@ func (x *indexes) add(m *Machine) {
 	x.owned.Set(entry{member: m.Owner, name: m.Name})
 	x.made.Set(entry{key: madeFrom(m), name: m.Name})
 	for _, other := range m.Policy.Apart {
-		x.apart.Set(entry{key: other, name: m.Name})
+		x.apart.Set(entry{key: apartKey(m.Account, other), name: m.Name})
 	}
 	mv := m.Move
 	if mv == nil {
@@ -136,7 +136,7 @@ func (x *indexes) drop(m *Machine) {
 	x.owned.Delete(entry{member: m.Owner, name: m.Name})
 	x.made.Delete(entry{key: madeFrom(m), name: m.Name})
 	for _, other := range m.Policy.Apart {
-		x.apart.Delete(entry{key: other, name: m.Name})
+		x.apart.Delete(entry{key: apartKey(m.Account, other), name: m.Name})
 	}
 	mv := m.Move
 	if mv == nil {
@@ -215,10 +215,13 @@ func (s *State) Coming(id MemberID) iter.Seq[*Machine] {
 	return s.group(s.index.coming, entry{member: id})
 }
 
-// apartFrom are the machines whose policy keeps them apart from the one of that name.
-func (s *State) apartFrom(name string) iter.Seq[*Machine] {
-	return s.group(s.index.apart, entry{key: name})
+// apartFrom are the machines of its account whose policy keeps them apart from a machine.
+func (s *State) apartFrom(m *Machine) iter.Seq[*Machine] {
+	return s.group(s.index.apart, entry{key: apartKey(m.Account, m.Name)})
 }
+
+// apartKey names a machine for those of its account: a name has no slash.
+func apartKey(account, machine string) string { return account + "/" + machine }
 
 func (s *State) group(t *btree.BTreeG[entry], of entry) iter.Seq[*Machine] {
 	return func(yield func(*Machine) bool) {

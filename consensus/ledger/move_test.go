@@ -376,7 +376,10 @@ func TestBidsOutOfBoundsAreRefused(t *testing.T) {
 
 // TestPlanTellsEverythingAgainstEveryMember is the whole of a plan.
 func TestPlanTellsEverythingAgainstEveryMember(t *testing.T) {
-	w := newWorld(t, "alice/eu", "bob/eu", "carol/us", "dave/eu", "erin/eu").machines("web1@alice", "web2@dave")
+	w := newWorld(t, "alice/eu", "bob/eu", "carol/us", "dave/eu", "erin/eu").machines("web1@alice", "web2@alice")
+	w.intend("web2", "dave")
+	w.bid("dave", "web2", nil)
+	w.finish("web2", Second)
 	w.must("alice", &SetPolicy{Machine: "web1", Policy: Policy{NotRegions: []string{"us"}, Apart: []string{"web2"}}})
 	offer := func(site string) Bid {
 		b := *(&world{t: t, s: w.s}).anyOffer("web1")

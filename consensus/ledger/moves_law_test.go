@@ -57,7 +57,7 @@ type game struct {
 
 func newGame(t *testing.T, seed uint64) *game {
 	w := newWorld(t, "s1/eu", "s2/eu", "s3/us", "s4")
-	w.machines("a@s1", "b@s1", "c@s2", "d@s3")
+	w.machines("a@s1", "b@s1", "c@s1", "d@s1")
 	return &game{w: w, r: rand.New(rand.NewPCG(seed, 7)), seen: map[Kind]int{}}
 }
 
@@ -226,7 +226,7 @@ func (g *game) mayBe(m, was *Machine) {
 		}
 	}
 	for o := range s.Machines() {
-		if o.Name != m.Name && o.Owner == to.ID && (slices.Contains(m.Policy.Apart, o.Name) || slices.Contains(o.Policy.Apart, m.Name)) {
+		if o.Name != m.Name && o.Account == m.Account && o.Owner == to.ID && (slices.Contains(m.Policy.Apart, o.Name) || slices.Contains(o.Policy.Apart, m.Name)) {
 			t.Errorf("machine %s was released to %s, where %s is, which it is kept apart from", m.Name, to.Site, o.Name)
 		}
 	}

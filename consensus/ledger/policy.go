@@ -128,14 +128,14 @@ func (s *State) objections(m *Machine, to *Member) []objection {
 		out = append(out, l.against(m, to)...)
 	}
 	for _, name := range m.Policy.Apart {
-		if o := s.Machine(name); o != nil && name != m.Name && at(o, to.ID) {
+		if o := s.Machine(name); o != nil && name != m.Name && o.Account == m.Account && at(o, to.ID) {
 			out = append(out, objection{
 				fmt.Sprintf("the policy of machine %s keeps it apart from %s, which is %s", m.Name, name, whereAt(o, to)),
 				fmt.Sprintf("move %s away from %s", name, to.Site),
 			})
 		}
 	}
-	for o := range s.apartFrom(m.Name) {
+	for o := range s.apartFrom(m) {
 		if o.Name != m.Name && !slices.Contains(m.Policy.Apart, o.Name) && at(o, to.ID) {
 			out = append(out, objection{
 				fmt.Sprintf("the policy of machine %s, which is %s, keeps %s apart from it", o.Name, whereAt(o, to), m.Name),
@@ -159,6 +159,18 @@ func (s *State) objections(m *Machine, to *Member) []objection {
 		}
 	}
 	return out
+}
+
+// foreign says which machine of another account a policy for one of account names under
+// apart. That would do nothing: else anybody could keep the machine of a stranger off
+// sites by naming it.
+func (s *State) foreign(account string, p *Policy) error {
+	for _, name := range p.Apart {
+		if o := s.Machine(name); o != nil && o.Account != account {
+			return fmt.Errorf("policy: apart: machine %s belongs to account %s, and apart is between machines of one account: take it out", name, o.Account)
+		}
+	}
+	return nil
 }
 
 // against is what one policy has against a member.
@@ -235,6 +247,9 @@ func (t *SetPolicy) apply(s *State, a *act) ([]Effect, error) {
 		return nil, refuse("machine %s belongs to account %s: only it can set the policy, not %s", m.Name, m.Account, a.who())
 	}
 	if err := t.Policy.check(); err != nil {
+		return nil, refuse("%s", err)
+	}
+	if err := s.foreign(m.Account, &t.Policy); err != nil {
 		return nil, refuse("%s", err)
 	}
 	for _, name := range t.Policy.With {

@@ -159,7 +159,7 @@ type Policy struct {
 	NotRegions   []string `json:"not_regions,omitempty"`   // none of these
 	Sites        []string `json:"sites,omitempty"`         // only these
 	NotSites     []string `json:"not_sites,omitempty"`     // none of these
-	Apart        []string `json:"apart,omitempty"`         // machines that must not be at one site with it, whichever moves
+	Apart        []string `json:"apart,omitempty"`         // machines of its account that must not be at one site with it, whichever moves
 	With         []string `json:"with,omitempty"`          // machines whose site it must move to
 	MaxDowntime  int64    `json:"max_downtime,omitempty"`  // milliseconds, the longest pause; 0: as the mover says
 	MaxBandwidth int64    `json:"max_bandwidth,omitempty"` // bytes a second; 0: no cap

@@ -137,9 +137,12 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, again, err := s.Snapshot()
-		if err != nil || !bytes.Equal(again, b) {
-			t.Fatalf("a snapshot of %d bytes is read and written as %d bytes, %v", len(b), len(again), err)
+		was, _, err := merkle.ReadCAR(b) // which may hold blocks that the state does not need
+		if err != nil {
+			t.Fatal(err)
+		}
+		if root, again, err := s.Snapshot(); err != nil || root != was || what == 0 && !bytes.Equal(again, b) {
+			t.Fatalf("a snapshot of %d bytes with root %s is read and written as %d bytes with root %s, %v", len(b), was, len(again), root, err)
 		}
 		p := ledger.Place{Index: s.Next(), Round: 1 << 40, Time: s.Now()}
 		for range 4 {

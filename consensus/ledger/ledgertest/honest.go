@@ -188,7 +188,7 @@ func (w *world) define() (ledger.MemberID, string, ledger.Body) {
 	by := w.member()
 	account := ""
 	if w.IntN(2) == 0 {
-		account = w.accountName()
+		account = fmt.Sprintf("a%d", w.IntN(4)*w.IntN(2)) // most of one: what is kept apart is of one account
 		t.Site = w.s.Site(by)
 	}
 	return by, account, t
@@ -200,13 +200,20 @@ func (w *world) accountName() string { return fmt.Sprintf("a%d", w.IntN(4)) }
 // policy is one that a person might set: kind ones leave most moves possible.
 func (w *world) policy(of string, kind bool) ledger.Policy {
 	var p ledger.Policy
-	var sites, others []string
+	var sites, others, kin []string
+	account := ""
+	if m := w.s.Machine(of); m != nil {
+		account = m.Account
+	}
 	for _, m := range w.s.Members() {
 		sites = append(sites, m.Site)
 	}
 	for i := range 10 {
 		if name := fmt.Sprintf("m%d", i); name != of {
 			others = append(others, name)
+			if m := w.s.Machine(name); m == nil || account == "" || m.Account == account || w.IntN(20) == 0 {
+				kin = append(kin, name)
+			}
 		}
 	}
 	slices.Sort(sites)
@@ -215,8 +222,8 @@ func (w *world) policy(of string, kind bool) ledger.Policy {
 		func() { p.NotRegions = some(w, []string{"ap", "eu", "us"}, 4) },
 		func() { p.Sites = some(w, sites, 2) },
 		func() { p.NotSites = some(w, sites, 4) },
-		func() { p.Apart = some(w, others, 5) },
-		func() { p.Apart = some(w, others, 5) },
+		func() { p.Apart = some(w, kin, 4) },
+		func() { p.Apart = some(w, kin, 4) },
 		func() { p.With = some(w, others, 12) },
 		func() { p.MaxDowntime, p.MaxBandwidth = 1+w.Int64N(1000), 1+w.Int64N(80*mib) },
 		func() { p.Windows = w.windows() },

@@ -120,7 +120,7 @@ func forbidden(s *ledger.State, x *ledger.Machine, to *ledger.Member) string {
 		}
 	}
 	for o := range s.Machines() {
-		if o.Name == x.Name || !slices.Contains(x.Policy.Apart, o.Name) && !slices.Contains(o.Policy.Apart, x.Name) {
+		if o.Name == x.Name || o.Account != x.Account || !slices.Contains(x.Policy.Apart, o.Name) && !slices.Contains(o.Policy.Apart, x.Name) {
 			continue
 		}
 		if mv := o.Move; o.Owner == to.ID || mv != nil && (mv.To == to.ID || mv.Phase == ledger.Released && mv.From == to.ID) {
