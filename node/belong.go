@@ -57,6 +57,11 @@ func (n *Node) hostKey() (crypto.PrivKey, error) {
 // it never blocks.
 func (n *Node) rosterChanged(s *ledger.State) {
 	n.roster.set(s.Members(), n.order.loop.InForce())
+	for _, m := range n.roster.now().members {
+		if m.Old != "" {
+			n.survey.Same(m.Old, m.Peer)
+		}
+	}
 	n.overlay.Refresh()
 	n.mu.Lock()
 	was := n.belongs

@@ -55,7 +55,7 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 		return err
 	}
 	b.Moves = n.moves()
-	way, err := n.wayFrom(ctx, n.peer(owner))
+	way, err := n.wayFrom(ctx, n.peer(owner), wayTo(needs.Paths, n.self))
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,14 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 	}
 	b.Able = true
 	return nil
+}
+
+// wayTo is what an owner has measured of its way to a member, or nothing.
+func wayTo(ways []ledger.Way, to ledger.MemberID) ledger.Way {
+	if i := slices.IndexFunc(ways, func(w ledger.Way) bool { return w.Member == to }); i >= 0 {
+		return ways[i]
+	}
+	return ledger.Way{}
 }
 
 // fits says why a driver here cannot take a machine at all. What the ledger can see

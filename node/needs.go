@@ -295,18 +295,18 @@ const (
 	pathsFresh = 10 * time.Minute
 )
 
-// wayFrom is the way from a member to here.
-func (n *Node) wayFrom(ctx context.Context, from peer.ID) (survey.Path, error) {
+// wayFrom is the way from a member to here. theirs is what that member has measured of
+// it, or nothing.
+func (n *Node) wayFrom(ctx context.Context, from peer.ID, theirs ledger.Way) (survey.Path, error) {
 	path, fresh := n.survey.Path(from)
 	var err error
 	if !fresh || path.Bandwidth == 0 {
-		path, err = n.measureWay(ctx, from)
-		if errors.Is(err, survey.ErrBusy) || errors.Is(err, survey.ErrSpent) {
+		if path, err = n.measureSoon(ctx, from); isBusy(err) {
+			// Machines that move all the time would else keep out whoever is new.
 			if last, _ := n.survey.Path(from); last.Bandwidth > 0 {
 				path, err = last, nil
-			} else if least := n.survey.Least(); least > 0 {
-				// Machines that move all the time would else keep out whoever is new.
-				path, err = survey.Path{Bandwidth: least}, nil
+			} else if least := n.survey.Least(); least > 0 || theirs.Bandwidth > 0 {
+				path, err = survey.Path{Bandwidth: least}, nil // 0: the ledger takes theirs
 			}
 		}
 	}
@@ -317,6 +317,30 @@ func (n *Node) wayFrom(ctx context.Context, from peer.ID) (survey.Path, error) {
 		return path, fmt.Errorf("measure the path to %s: %w", n.site(n.member(from)), err)
 	}
 	return path, nil
+}
+
+// measureSoon measures a way that nothing else is known of: while one of its ends is
+// busy it asks again, for half of the time that there is.
+func (n *Node) measureSoon(ctx context.Context, from peer.ID) (path survey.Path, err error) {
+	began := time.Now()
+	ends, limited := ctx.Deadline()
+	for {
+		path, err = n.measureWay(ctx, from)
+		if last, _ := n.survey.Path(from); !isBusy(err) || last.Bandwidth > 0 || !limited || time.Since(began) > time.Until(ends) {
+			return path, err
+		}
+		if perr := pause(ctx, busyAgain); perr != nil {
+			return path, err
+		}
+	}
+}
+
+// busyAgain is between two tries to measure a way whose ends are busy.
+const busyAgain = 100 * time.Millisecond
+
+// isBusy says that a way should not be measured now: what else is known of it may do.
+func isBusy(err error) bool {
+	return errors.Is(err, survey.ErrBusy) || errors.Is(err, survey.ErrSpent)
 }
 
 // overlayBytes is what a machine's directory takes on disk.

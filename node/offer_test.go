@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
@@ -126,6 +127,28 @@ func TestWinnerThatBreaksItsWordLosesToTheNextBest(t *testing.T) {
 		case b.Member != loser.ID && b.Expires < mv.IntentAt+ledger.DefaultRules.BidExpiry:
 			t.Errorf("%s's bid holds for %d s only", s.Site(b.Member), (b.Expires-mv.IntentAt)/ledger.Second)
 		}
+	}
+}
+
+// A member that moves machines all the time and knows no way to the owner can still
+// bid, if the owner has measured it: the ledger takes that.
+func TestBusyMemberBidsWithTheWayThatTheOwnerKnows(t *testing.T) {
+	ctx := deadline(t)
+	o := newOverlay(t, 3)
+	alice, bob := o.sites[0], o.sites[1]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	defer bob.node.survey.Moving()()
+	soon, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := bob.node.wayFrom(soon, alice.node.overlay.ID(), ledger.Way{}); !isBusy(err) {
+		t.Errorf("nothing is known of the way, and nothing can be measured: %v", err)
+	}
+	needs := ledger.Needs{Driver: "memvm", Paths: []ledger.Way{{Member: bob.node.self, RTT: 1000, Bandwidth: 1 << 20}}}
+	soon, cancel = context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if b := bob.node.offer(soon, "web1", alice.node.self, needs); !b.Able || b.Bandwidth != 0 || b.RTT <= 0 {
+		t.Errorf("it bids %+v", b)
 	}
 }
 

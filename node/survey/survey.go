@@ -199,6 +199,16 @@ func (s *Survey) learn(p peer.ID, bytes int64, took time.Duration, of func(*Path
 	s.paths[p] = path
 }
 
+// Same says that a member has another key: what is known of the path to the peer that
+// it was holds for the one that it is now.
+func (s *Survey) Same(was, now peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if path, ok := s.paths[was]; ok && s.paths[now].At.IsZero() {
+		s.paths[now] = path
+	}
+}
+
 // mix is an exponentially weighted mean; 0 is no figure.
 func mix(old, now int64, weight float64) int64 {
 	switch {

@@ -419,3 +419,23 @@ func TestHostIsLookedAt(t *testing.T) {
 		t.Error("looked at a disk that is not there")
 	}
 }
+
+func TestPathIsThatOfTheMemberWhateverItsKey(t *testing.T) {
+	s := New(newMesh(t, ms, alice).at[alice], Config{})
+	s.Same(bob, carol)
+	if _, ok := s.Path(carol); ok {
+		t.Error("a path that nobody has measured is known")
+	}
+	s.Learn(bob, 8<<20, time.Second)
+	s.Same(bob, carol)
+	was, _ := s.Path(bob)
+	if now, ok := s.Path(carol); !ok || now != was {
+		t.Errorf("of the new key %+v is known, %v; of the old one %+v", now, ok, was)
+	}
+	s.Learn(carol, 1<<20, time.Second)
+	now, _ := s.Path(carol)
+	s.Same(bob, carol)
+	if again, _ := s.Path(carol); again != now {
+		t.Errorf("what was learnt of the new key, %+v, is forgotten for %+v", now, again)
+	}
+}
