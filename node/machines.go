@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -211,8 +212,24 @@ func (n *Node) isHere(s *ledger.State, lm *ledger.Machine, m *machine) error {
 	return nil
 }
 
+// takenUp waits until what an earlier run left is taken up again, if it must have been
+// for a machine to be here. It does not wait for ever: an image may have to be fetched.
+func (n *Node) takenUp(ctx context.Context, name string) {
+	if n.local(name) != nil {
+		return
+	}
+	late := time.NewTimer(reasonable)
+	defer late.Stop()
+	select {
+	case <-n.reconciled:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+}
+
 // ours is the machine of that name if it is this node's to command.
 func (n *Node) ours(ctx context.Context, name string) (*machine, *ledger.Machine, error) {
+	n.takenUp(ctx, name)
 	s, err := n.order.State(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
@@ -202,6 +203,46 @@ func TestDamagedRecordDoesNotKeepTheNodeDown(t *testing.T) {
 	o.start(alice)
 	<-alice.node.reconciled
 	checkRunsAt(ctx, t, alice, "web1")
+}
+
+// lateDriver finds no process before its gate is open.
+type lateDriver struct {
+	vmm.Driver
+	gate chan struct{}
+}
+
+func (d lateDriver) Attach(ctx context.Context, s vmm.Spec, f vmm.Files) (vmm.Machine, error) {
+	<-d.gate
+	return d.Driver.Attach(ctx, s, f)
+}
+
+// An order that comes just after a start waits until the machine is found again.
+func TestOrderWaitsForAMachineThatIsBeingTakenUp(t *testing.T) {
+	ctx := deadline(t)
+	o := newOverlay(t, 3)
+	alice := o.sites[0]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	o.end(alice)
+	gate := make(chan struct{})
+	alice.driver = lateDriver{memvm.New(memvm.Config{}), gate}
+	o.start(alice)
+	stopped := make(chan error, 1)
+	go func() {
+		_, err := alice.node.StopMachine(ctx, "web1")
+		stopped <- err
+	}()
+	select {
+	case err := <-stopped:
+		t.Errorf("it does not wait: %v", err)
+		stopped <- err
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(gate)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOneActsOnAMachineAtATime(t *testing.T) {

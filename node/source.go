@@ -54,6 +54,7 @@ func (n *Node) Migrate(ctx context.Context, r api.Migrate, tell api.Tell) (api.R
 
 // intend checks what can be checked here and describes the move.
 func (n *Node) intend(ctx context.Context, r api.Migrate) (*machine, *ledger.Intent, error) {
+	n.takenUp(ctx, r.Name)
 	s, err := n.order.State(ctx)
 	if err != nil {
 		return nil, nil, err
