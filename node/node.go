@@ -74,7 +74,9 @@ type Node struct {
 	tasks   crew            // sessions and other short-lived work
 	taskCtx context.Context // of Run: ends with the node
 	over    chan error      // of size 1: why the node must end
-	turning sync.Mutex      // held by the one who carries a rotation on
+	running context.Context // ends when the node begins to end
+	ending  context.CancelFunc
+	turning sync.Mutex // held by the one who carries a rotation on
 
 	mu       sync.Mutex // guards what follows
 	belongs  bool       // the ledger has this node as a member
@@ -99,6 +101,7 @@ func New(cfg Config) (_ *Node, err error) {
 		cfg: cfg, log: cfg.Log, reconciled: make(chan struct{}), probed: make(chan struct{}), over: make(chan error, 1),
 		machines: map[string]*machine{}, claims: map[string]*claim{}, outs: map[string]*outgoing{}, looks: map[string]*looked{}, ins: map[string]*incoming{},
 	}
+	n.running, n.ending = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			n.close()
@@ -222,6 +225,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
 	g, ctx := errgroup.WithContext(ctx)
 	n.taskCtx = ctx
+	defer context.AfterFunc(ctx, n.ending)()
 	if err := n.store.Join(ctx, n.overlay.Host(), n.overlay.BitswapPrefix(), n.roster.allow); err != nil {
 		return err
 	}
@@ -264,7 +268,12 @@ func (n *Node) probe(ctx context.Context) {
 	}
 }
 
+// Running is a context that ends when Run begins to end: from then on requests of people
+// lead nowhere.
+func (n *Node) Running() context.Context { return n.running }
+
 func (n *Node) close() {
+	n.ending()
 	if n.overlay != nil {
 		_ = n.overlay.Close()
 	}

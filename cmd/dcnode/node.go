@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
@@ -126,24 +126,25 @@ func runNode(c *cobra.Command, t *terminal, f nodeFlags) error {
 		qemu.New(qemu.Config{Binary: f.qemuPath, ImgBinary: beside(f.qemuPath, "qemu-img"), Log: log}),
 		memvm.New(memvm.Config{Log: log}),
 	}
-	for {
-		err := runOnce(c.Context(), f.cfg)
-		if !errors.Is(err, node.ErrReopen) {
-			return err
+	g, ctx := errgroup.WithContext(c.Context())
+	door := new(api.Door)
+	serve := sync.OnceFunc(func() { // when there is a node for the first time
+		g.Go(func() error { return api.Serve(ctx, filepath.Join(f.cfg.Dir, node.SocketFile), door, log) })
+	})
+	g.Go(func() error {
+		for {
+			n, err := node.New(f.cfg)
+			if err != nil {
+				return err
+			}
+			door.Open(n.Running(), n)
+			serve()
+			if err = n.Run(ctx); !errors.Is(err, node.ErrReopen) {
+				return err
+			}
+			log.Info("begin again from there", "cause", err)
 		}
-		log.Info("begin again from there", "cause", err)
-	}
-}
-
-// runOnce is the life of a node from one opening of its data directory on.
-func runOnce(ctx context.Context, cfg node.Config) error {
-	n, err := node.New(cfg)
-	if err != nil {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.Run(ctx) })
-	g.Go(func() error { return api.Serve(ctx, filepath.Join(cfg.Dir, node.SocketFile), n, cfg.Log) })
+	})
 	return g.Wait()
 }
 

@@ -212,7 +212,7 @@ func TestClientSaysWhyNobodyAnswers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	path := filepath.Join(dir, "control.sock")
-	if err := Serve(ctx, path, &backend{}, slog.New(slog.DiscardHandler)); err != nil {
+	if err := Serve(ctx, path, Handler(&backend{}), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := NewClient(path).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended") {

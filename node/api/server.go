@@ -19,15 +19,15 @@ import (
 // maxRequest bounds the body of a request, in bytes.
 const maxRequest = 1 << 20
 
-// Serve answers requests on the socket until ctx ends. A socket left by a
+// Serve has requests on the socket answered until ctx ends. A socket left by a
 // process that has ended is replaced.
-func Serve(ctx context.Context, path string, b Backend, log *slog.Logger) error {
+func Serve(ctx context.Context, path string, h http.Handler, log *slog.Logger) error {
 	l, err := listen(path)
 	if err != nil {
 		return err
 	}
 	srv := &http.Server{
-		Handler: Handler(b), ReadHeaderTimeout: 10 * time.Second,
+		Handler: h, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

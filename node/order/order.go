@@ -191,7 +191,7 @@ type Place struct {
 var (
 	// ErrEnded is what those get who talk to a loop that has ended or is about to.
 	// What they submitted may still be ordered, if it left before.
-	ErrEnded = errors.New("this node is stopping")
+	ErrEnded = errors.New("this node stops or opens itself again: see what has become of it and ask again")
 	// ErrRejoined: this member was new, or too far behind to follow, and has taken over
 	// a checkpoint of the others, or learned that there is none yet. Close the loop and open it again: it goes on from
 	// there. What it had not ordered yet is submitted again, and may then be ordered
