@@ -97,7 +97,7 @@ wait:
 		if err := keepSelf(n.cfg.Dir, n.self); err != nil {
 			n.log.Error("remember that this is a member", "cause", err)
 		}
-		n.log.Info("this node is a member", "site", n.site(n.self), "overlay", n.genesis.networkName())
+		n.log.Info("this node is a member", "site", n.site(n.self), "overlay", n.genesis.Network())
 		return
 	}
 	n.linger()
@@ -154,7 +154,7 @@ func (e *NotMemberError) Error() string {
 // departed says that this node is no longer a member, and what it leaves behind.
 // refused are the sites that do not let it in, if it has not read it in the ledger.
 func (n *Node) departed(refused ...string) error {
-	e := &NotMemberError{Site: n.site(n.self), Network: n.genesis.networkName(), Refused: refused}
+	e := &NotMemberError{Site: n.site(n.self), Network: n.genesis.Network(), Refused: refused}
 	records, err := n.readRecords()
 	for _, r := range records {
 		e.Machines = append(e.Machines, r.Spec.Name)

@@ -179,7 +179,7 @@ func TestOrdersThatCannotBeCarriedOutSayWhy(t *testing.T) {
 			_, err := bob.node.RunMachine(ctx, api.RunMachine{Name: "web2", Image: "no", Memory: 1 << 20, VCPUs: 1}, quiet)
 			return err
 		}, "there is no image no: add it with `dcnode image add`"},
-		{"an image in use", func() error { return alice.node.RemoveImage(ctx, "os") }, "image os is in use by machine web1"},
+		{"an image in use", func() error { _, err := alice.node.RemoveImage(ctx, "os"); return err }, "image os is in use by machine web1"},
 		{"no room at the destination", func() error {
 			bob.node.cfg.MaxMemory = 1 << 20
 			_, err := alice.node.Migrate(ctx, api.Migrate{Name: "web1"}, quiet)

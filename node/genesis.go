@@ -99,7 +99,8 @@ func (g Genesis) network() consensus.Hash {
 	return sha256.Sum256(b)
 }
 
-func (g Genesis) networkName() string {
+// Network is the overlay's name, as people compare it.
+func (g Genesis) Network() string {
 	h := g.network()
 	return hex.EncodeToString(h[:8])
 }
@@ -147,7 +148,7 @@ func findGenesis(dir, given string) (Genesis, error) {
 	case err == nil && given != "":
 		g, err := ReadGenesis(given)
 		if err == nil && g.network() != have.network() {
-			err = fmt.Errorf("%s is of overlay %s, but this data directory belongs to %s: use another --data", given, g.networkName(), have.networkName())
+			err = fmt.Errorf("%s is of overlay %s, but this data directory belongs to %s: use another --data", given, g.Network(), have.Network())
 		}
 		return have, err
 	case errors.Is(err, fs.ErrNotExist) && given != "":

@@ -154,31 +154,33 @@ func (n *Node) holds(ctx context.Context, machine string) {
 
 // RemoveImage implements api.Images: the account that it belongs to withdraws the
 // name; every node may drop its own blocks.
-func (n *Node) RemoveImage(ctx context.Context, ref string) error {
+func (n *Node) RemoveImage(ctx context.Context, ref string) (api.RemovedImage, error) {
+	out := api.RemovedImage{Name: ref}
 	img, err := n.image(ctx, ref)
 	if err != nil {
-		return err
+		return out, err
 	}
 	s, err := n.order.State(ctx)
 	if err != nil {
-		return err
+		return out, err
 	}
 	for m := range s.Machines() {
 		if m.Commit == img.Commit {
-			return fmt.Errorf("image %s is in use by machine %s", ref, m.Name)
+			return out, fmt.Errorf("image %s is in use by machine %s", ref, m.Name)
 		}
 	}
 	name, tag := ledger.SplitRef(ref)
 	if img.Account == n.site(n.self) {
 		if _, err := n.decree(ctx, &ledger.Withdraw{Name: name, Tag: tag}); err != nil {
-			return err
+			return out, err
 		}
+		out.Withdrawn = true
 	} else if slices.Contains(img.Holders, n.self) {
 		if _, err := n.decree(ctx, &ledger.Hold{Name: name, Tag: tag}); err != nil {
-			return err
+			return out, err
 		}
 	}
-	return n.drop(ctx, img.Name, img.Commit)
+	return out, n.drop(ctx, img.Name, img.Commit)
 }
 
 // drop deletes an image's blocks and files that no other image or machine here needs.

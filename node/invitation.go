@@ -160,9 +160,9 @@ func Accept(dir, path string, listen []string) (Invitation, error) {
 	case err != nil:
 		return i, err
 	case have.network() != i.Genesis.network():
-		return i, fmt.Errorf("the invitation is to overlay %s, but this data directory belongs to %s: use another --data", i.Genesis.networkName(), have.networkName())
+		return i, fmt.Errorf("the invitation is to overlay %s, but this data directory belongs to %s: use another --data", i.Genesis.Network(), have.Network())
 	case i.names(have.founder(id)):
-		return i, fmt.Errorf("%s founded overlay %s and needs no invitation: start it with `dcnode run`", i.Card.Site, have.networkName())
+		return i, fmt.Errorf("%s founded overlay %s and needs no invitation: start it with `dcnode run`", i.Card.Site, have.Network())
 	}
 	var was selfRecord
 	if err := readJSON(filepath.Join(dir, selfFile), &was); err == nil && was.Member != i.Member {
@@ -242,7 +242,7 @@ func whoAmI(dir string, g Genesis, inv *kept, keys []ed25519.PublicKey) (ledger.
 			return id, nil
 		}
 	}
-	return 0, fmt.Errorf("this node (%s) is not in the roster of overlay %s: have its member.json put into the genesis, or have it invited (`dcnode member invite`)", peerOf(keys[0]), g.networkName())
+	return 0, fmt.Errorf("this node (%s) is not in the roster of overlay %s: have its member.json put into the genesis, or have it invited (`dcnode member invite`)", peerOf(keys[0]), g.Network())
 }
 
 func keyOf(id peer.ID) ed25519.PublicKey {
@@ -267,7 +267,7 @@ func keepSelf(dir string, id ledger.MemberID) error {
 }
 
 // Network is the overlay's name, for people to compare.
-func (i Invitation) Network() string { return i.Genesis.networkName() }
+func (i Invitation) Network() string { return i.Genesis.Network() }
 
 // Inviter is the site that wrote the invitation.
 func (i Invitation) Inviter() string {

@@ -467,7 +467,7 @@ func TestStrangerLearnsNothingFromNodes(t *testing.T) {
 	key := eve.identity(t).key
 	alices := alice.node.overlay.ID()
 	g, err := gossip.New(gossip.Config{
-		Key: key, Network: alice.node.genesis.networkName(), Listen: []string{"/ip4/127.0.0.1/tcp/0"},
+		Key: key, Network: alice.node.genesis.Network(), Listen: []string{"/ip4/127.0.0.1/tcp/0"},
 		Bootstrap: alice.node.overlay.Addrs(), Members: func() []peer.ID { return []peer.ID{alices, peerOf(publicOf(key))} },
 	})
 	if err != nil {

@@ -153,7 +153,7 @@ func (n *Node) open() error {
 		return err
 	}
 	n.overlay, err = gossip.New(gossip.Config{
-		Key: key, Network: n.genesis.networkName(),
+		Key: key, Network: n.genesis.Network(),
 		Listen: n.cfg.Listen, Advertise: n.cfg.Advertise, Bootstrap: n.cfg.Bootstrap,
 		Members:  n.memberPeers,
 		Allow:    n.roster.allow,

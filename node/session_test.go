@@ -160,7 +160,7 @@ func TestMachineThatDoesNotStartIsNotLeftInTheLedger(t *testing.T) {
 	if err := alice.node.order.until(ctx, func(s *ledger.State) bool { return s.Machine("web1") == nil }); err != nil {
 		t.Errorf("it stays in the ledger: %v", err)
 	}
-	if err := alice.node.RemoveImage(ctx, "os"); err != nil {
+	if _, err := alice.node.RemoveImage(ctx, "os"); err != nil {
 		t.Errorf("its image cannot be removed: %v", err)
 	}
 }

@@ -17,7 +17,7 @@ const Version = "0.1.0"
 // Status implements api.Overlay.
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	st := api.Status{
-		Site: n.site(n.self), Peer: n.overlay.ID().String(), Network: n.genesis.networkName(), Version: Version,
+		Site: n.site(n.self), Peer: n.overlay.ID().String(), Network: n.genesis.Network(), Version: Version,
 		Addrs: n.overlay.Addrs(),
 	}
 	n.mu.Lock()

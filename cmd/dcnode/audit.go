@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +28,8 @@ func ledgerExport(t *terminal) *cobra.Command {
 		Use: "export", Short: "Write the node's history as text, for `dcnode dag order`", Args: exactly(),
 		Long: `Writes the events in the data directory as a graph: lines R and N for the rules and the
 members, U where they change, E for each event, H for its hash. The node may run
-meanwhile. Nothing is checked: see ` + "`dcnode ledger verify`" + `.
+meanwhile. Nothing is checked: see ` + "`dcnode ledger verify`" + `. With --json, the same as lines
+of JSON: those with members are rules, those with an id events.
 
   dcnode ledger export | dcnode dag order -
 
@@ -36,7 +39,7 @@ prints the order as anyone can compute it.`,
 			if err != nil {
 				return err
 			}
-			x := &export{graph: t.out}
+			x := &export{graph: t.out, json: t.json}
 			if x.hashes, err = x.create(hashes); err != nil {
 				return err
 			}
@@ -59,6 +62,7 @@ prints the order as anyone can compute it.`,
 // export writes a history in up to three forms.
 type export struct {
 	graph, hashes, raw io.Writer
+	json               bool // the graph as lines of JSON
 	files              []*os.File
 	buffers            []*bufio.Writer
 }
@@ -93,28 +97,20 @@ func (x *export) write(h *node.History) error {
 	if err != nil {
 		return err
 	}
-	if err := (&graph.Graph{Rules: rules}).Write(x.graph); err != nil {
+	out := bufio.NewWriter(x.graph)
+	if err := x.writeRules(out, rules); err != nil {
 		return err
 	}
-	out := bufio.NewWriter(x.graph)
 	for e, err := range h.Events() {
 		if err != nil {
 			return err
 		}
+		if err := x.writeEvent(out, e, rules); err != nil {
+			return err
+		}
 		if e.Event == nil {
-			fmt.Fprintf(out, "# a gap: the checkpoint of round %d was taken over here; what follows has no order without it\n", e.Gap.Round)
 			continue
 		}
-		in := at(rules, e.Event.BirthRound)
-		fmt.Fprintf(out, "E %d %d %d %d %d", e.ID, e.Event.Time, e.Event.Creator, e.Event.BirthRound, e.Event.Coin%uint32(len(in.Members)))
-		if !e.Self {
-			out.WriteString(" -1")
-		}
-		for _, p := range e.Parents {
-			fmt.Fprintf(out, " %d", p)
-		}
-		out.WriteByte('\n')
-		fmt.Fprintf(out, "H %d %x\n", e.ID, e.Hash)
 		fmt.Fprintf(x.hashes, "%d %x %s\n", e.ID, e.Hash, e.Site)
 		if _, err := x.raw.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(e.Raw))), e.Raw...)); err != nil {
 			return fmt.Errorf("export: %w", err)
@@ -124,6 +120,56 @@ func (x *export) write(h *node.History) error {
 		return fmt.Errorf("export: %w", err)
 	}
 	return nil
+}
+
+func (x *export) writeRules(out io.Writer, rules []graph.Rules) error {
+	if !x.json {
+		return (&graph.Graph{Rules: rules}).Write(out)
+	}
+	for _, r := range rules {
+		if err := json.NewEncoder(out).Encode(r); err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+	}
+	return nil
+}
+
+// exportedEvent is a line E and its line H as JSON.
+type exportedEvent struct {
+	ID      uint64   `json:"id"`
+	Time    int64    `json:"time"`
+	Creator uint64   `json:"creator"`
+	Site    string   `json:"site"`
+	Birth   uint64   `json:"birth_round"`
+	Coin    uint32   `json:"coin"`
+	Self    bool     `json:"self_parent"` // the first of the parents is
+	Parents []uint64 `json:"parents"`
+	Hash    string   `json:"hash"`
+}
+
+// writeEvent writes an event of the history, or that there is a gap.
+func (x *export) writeEvent(out *bufio.Writer, e node.Told, rules []graph.Rules) error {
+	switch {
+	case x.json && e.Event == nil:
+		return json.NewEncoder(out).Encode(map[string]uint64{"gap_until_round": e.Gap.Round})
+	case e.Event == nil:
+		fmt.Fprintf(out, "# a gap: the checkpoint of round %d was taken over here; what follows has no order without it\n", e.Gap.Round)
+		return nil
+	}
+	coin := e.Event.Coin % uint32(len(at(rules, e.Event.BirthRound).Members))
+	if x.json {
+		return json.NewEncoder(out).Encode(exportedEvent{ID: e.ID, Time: int64(e.Event.Time), Creator: e.Event.Creator, Site: e.Site,
+			Birth: e.Event.BirthRound, Coin: coin, Self: e.Self, Parents: append([]uint64{}, e.Parents...), Hash: hex.EncodeToString(e.Hash[:])})
+	}
+	fmt.Fprintf(out, "E %d %d %d %d %d", e.ID, e.Event.Time, e.Event.Creator, e.Event.BirthRound, coin)
+	if !e.Self {
+		out.WriteString(" -1")
+	}
+	for _, p := range e.Parents {
+		fmt.Fprintf(out, " %d", p)
+	}
+	_, err := fmt.Fprintf(out, "\nH %d %x\n", e.ID, e.Hash)
+	return err
 }
 
 // rulesOf are the rules of all rounds, as the graph format has them.

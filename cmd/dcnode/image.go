@@ -212,18 +212,34 @@ func imageRemove(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(f.keys) == 0 {
-				return cl.RemoveImage(c.Context(), args[0])
-			}
-			img, err := findImage(c.Context(), cl, args[0])
+			gone, err := t.removeImage(c.Context(), cl, &f, args[0])
 			if err != nil {
 				return err
 			}
-			name, tag := ledger.SplitRef(args[0])
-			_, _, err = t.say(c.Context(), cl, &f, img.Account, &ledger.Withdraw{Name: name, Tag: tag})
-			return err
+			return t.print(gone, func() {
+				if gone.Withdrawn {
+					fmt.Fprintf(t.out, "image %s is withdrawn, for all\n", gone.Name)
+					return
+				}
+				fmt.Fprintf(t.out, "this site gives up its copy of image %s; the others keep theirs\n", gone.Name)
+			})
 		},
 	}
 	c.Flags().StringArrayVar(&f.keys, "key", nil, "file with a key of the account that the image belongs to; may be given again")
 	return c
+}
+
+// removeImage withdraws an image or drops this site's copy; that of an account is
+// withdrawn with its keys.
+func (t *terminal) removeImage(ctx context.Context, cl *api.Client, f *signFlags, ref string) (api.RemovedImage, error) {
+	if len(f.keys) == 0 {
+		return cl.RemoveImage(ctx, ref)
+	}
+	img, err := findImage(ctx, cl, ref)
+	if err != nil {
+		return api.RemovedImage{}, err
+	}
+	name, tag := ledger.SplitRef(ref)
+	_, said, err := t.say(ctx, cl, f, img.Account, &ledger.Withdraw{Name: name, Tag: tag})
+	return api.RemovedImage{Name: ref, Withdrawn: said}, err
 }

@@ -72,7 +72,12 @@ func genesisCommand(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return node.WriteGenesis(g, out, t.out)
+			if err := node.WriteGenesis(g, out, t.out); err != nil || out == "" {
+				return err
+			}
+			return t.print(map[string]any{"network": g.Network(), "file": out, "members": len(g.Members)}, func() {
+				fmt.Fprintf(t.out, "%s founds overlay %s with %s: give it to each of them\n", out, g.Network(), plural(len(g.Members), "member"))
+			})
 		},
 	}
 	c.Flags().StringVarP(&out, "out", "o", "", "file to write (default: standard output)")

@@ -63,15 +63,22 @@ func millis(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
 }
 
+// errEnough ends a watch that has printed what was asked for.
+var errEnough = errors.New("enough")
+
 func ledgerWatch(t *terminal) *cobra.Command {
 	var from int64
+	var lines int
 	c := &cobra.Command{
 		Use: "watch", Short: "Print what is ordered, as it is ordered", Args: exactly(),
-		Long: "Prints a line for each event of the order, with the time at which this node ordered it,\nuntil it is interrupted. With --from, it begins with what the node still remembers of the past.",
+		Long: "Prints a line for each event of the order, with the time at which this node ordered it,\nuntil it is interrupted or has printed -n of them. With --from, it begins with what the\nnode still remembers of the past.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := t.client()
 			if err != nil {
 				return err
+			}
+			if lines < 0 {
+				return &usageError{errors.New("-n is a number of events, 0 for all that come")}
 			}
 			start := api.Now
 			if from >= 0 {
@@ -82,13 +89,20 @@ func ledgerWatch(t *terminal) *cobra.Command {
 					if err := t.showOrdered(e); err != nil {
 						return err
 					}
+					if lines--; lines == 0 {
+						return errEnough
+					}
 				}
 				return nil
 			})
+			if errors.Is(err, errEnough) {
+				return nil
+			}
 			return errors.Join(err, c.Context().Err())
 		},
 	}
 	c.Flags().Int64Var(&from, "from", -1, "first index wanted (default: what comes from now on)")
+	c.Flags().IntVarP(&lines, "lines", "n", 0, "end after so many events, 0 for never")
 	return c
 }
 

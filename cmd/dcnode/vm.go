@@ -212,7 +212,10 @@ func vmRemove(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return cl.RemoveMachine(c.Context(), args[0])
+			if err := cl.RemoveMachine(c.Context(), args[0]); err != nil {
+				return err
+			}
+			return t.print(map[string]string{"name": args[0]}, func() { fmt.Fprintf(t.out, "machine %s is removed\n", args[0]) })
 		},
 	}
 }

@@ -38,21 +38,25 @@ const MaxMembers = 64
 
 // Params are the constants of the rules of a round, as package consensus has them.
 type Params struct {
-	SeeNum, SeeDen   uint64 // fraction of stake that the fast step must exceed
-	JudgeAny         bool   // received by: any judge (true), all judges (false)
-	CoinInterval     uint64 // every how many voting rounds a coin is tossed
-	NonAncientRounds uint64 // how far behind the judges an event may be born
-	Whiten           bool   // break ties by whitened hash
+	SeeNum           uint64 `json:"see_num"` // with SeeDen: fraction of stake that the fast step must exceed
+	SeeDen           uint64 `json:"see_den"`
+	JudgeAny         bool   `json:"judge_any"`          // received by: any judge (true), all judges (false)
+	CoinInterval     uint64 `json:"coin_interval"`      // every how many voting rounds a coin is tossed
+	NonAncientRounds uint64 `json:"non_ancient_rounds"` // how far behind the judges an event may be born
+	Whiten           bool   `json:"whiten"`             // break ties by whitened hash
 }
 
 // Member is a member of a roster.
-type Member struct{ ID, Stake uint64 }
+type Member struct {
+	ID    uint64 `json:"id"`
+	Stake uint64 `json:"stake"`
+}
 
 // Rules hold from round From on. Members are in order of ID.
 type Rules struct {
-	From uint64
+	From uint64 `json:"from"`
 	Params
-	Members []Member
+	Members []Member `json:"members"`
 }
 
 // Event is an event of a graph.

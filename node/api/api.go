@@ -113,6 +113,12 @@ type Image struct {
 	Missing int64    `json:"missing"` // bytes that this node lacks
 }
 
+// RemovedImage is what became of an image that was removed.
+type RemovedImage struct {
+	Name      string `json:"name"`
+	Withdrawn bool   `json:"withdrawn"` // for all; else only the copy of this site is gone
+}
+
 // RunMachine asks for a new machine.
 type RunMachine struct {
 	Name   string `json:"name"`
@@ -204,7 +210,7 @@ type Images interface {
 	AddImage(ctx context.Context, r AddImage, tell Tell) (Image, error)
 	ListImages(ctx context.Context) ([]Image, error)
 	FetchImage(ctx context.Context, name string, tell Tell) (Image, error)
-	RemoveImage(ctx context.Context, name string) error
+	RemoveImage(ctx context.Context, name string) (RemovedImage, error)
 }
 
 // Machines are a node's machines.

@@ -35,11 +35,11 @@ func (b *backend) Ledger(context.Context) (*Ledger, error) {
 	return nil, errors.New("two\nlines")
 }
 
-func (b *backend) RemoveImage(_ context.Context, name string) error {
+func (b *backend) RemoveImage(_ context.Context, name string) (RemovedImage, error) {
 	if name != "a/b" {
-		return errors.New("name came as " + name)
+		return RemovedImage{}, errors.New("name came as " + name)
 	}
-	return nil
+	return RemovedImage{Name: name, Withdrawn: true}, nil
 }
 
 // serve runs a server and returns the path of its socket, which is longer than a
@@ -107,8 +107,8 @@ func TestErrorsComeInOneLineAndNamesInOnePiece(t *testing.T) {
 	if _, err := c.StartMachine(t.Context(), "a b"); !errors.As(err, &remote) || remote.Message != "machine a b runs already" {
 		t.Errorf("start: %v", err)
 	}
-	if err := c.RemoveImage(t.Context(), "a/b"); err != nil {
-		t.Errorf("remove image: %v", err)
+	if gone, err := c.RemoveImage(t.Context(), "a/b"); err != nil || gone != (RemovedImage{Name: "a/b", Withdrawn: true}) {
+		t.Errorf("remove image: %+v, %v", gone, err)
 	}
 }
 

@@ -67,8 +67,8 @@ func (c *Client) FetchImage(ctx context.Context, name string, tell Tell) (i Imag
 }
 
 // RemoveImage implements Images.
-func (c *Client) RemoveImage(ctx context.Context, name string) error {
-	return c.call(ctx, "DELETE", "/v1/images/"+url.PathEscape(name), nil, nil, nil)
+func (c *Client) RemoveImage(ctx context.Context, name string) (i RemovedImage, err error) {
+	return i, c.call(ctx, "DELETE", "/v1/images/"+url.PathEscape(name), nil, &i, nil)
 }
 
 // RunMachine implements Machines.

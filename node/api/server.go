@@ -88,7 +88,7 @@ func Handler(b Backend) http.Handler {
 		return b.FetchImage(ctx, name, t)
 	}))
 	mux.HandleFunc("DELETE /v1/images/{name}", plain(func(r *http.Request) (any, error) {
-		return nil, b.RemoveImage(r.Context(), r.PathValue("name"))
+		return b.RemoveImage(r.Context(), r.PathValue("name"))
 	}))
 	mux.HandleFunc("GET /v1/machines", plain(func(r *http.Request) (any, error) { return b.ListMachines(r.Context()) }))
 	mux.HandleFunc("POST /v1/machines", task(func(ctx context.Context, _ string, q RunMachine, t Tell) (any, error) {
