@@ -117,17 +117,19 @@ func (n *Node) look(ctx context.Context, s *ledger.State, img *ledger.Image, v *
 // FetchImage implements api.Images.
 func (n *Node) FetchImage(ctx context.Context, ref string, tell api.Tell) (api.Image, error) {
 	img, err := n.image(ctx, ref)
-	if err != nil || img.Here {
+	if err != nil || img.Here && slices.Contains(img.Holders, n.self) {
 		return img, err
 	}
 	c, err := cid.Decode(img.Commit)
 	if err != nil {
 		return img, err
 	}
-	if _, err := n.store.Fetch(ctx, c, n.othersOf(img.Holders), func(p blockstore.Progress) {
-		tell(api.Progress{Phase: "fetch", Done: p.Done, Total: p.Total})
-	}); err != nil {
-		return img, err
+	if !img.Here { // another tag of it may have brought it, and then only the others have to know
+		if _, err := n.store.Fetch(ctx, c, n.othersOf(img.Holders), func(p blockstore.Progress) {
+			tell(api.Progress{Phase: "fetch", Done: p.Done, Total: p.Total})
+		}); err != nil {
+			return img, err
+		}
 	}
 	name, tag := ledger.SplitRef(ref)
 	if _, err := n.decree(ctx, &ledger.Hold{Name: name, Tag: tag, Held: true}); err != nil {
