@@ -9,10 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 
 	"github.com/dcnode/dcnode/node/api"
 )
@@ -26,6 +29,7 @@ var documents = []struct {
 	founders []string
 	machines []string
 }{
+	{"machines.md", []string{"alice:eu", "bob:us"}, nil},
 	{"membership.md", []string{"alice:eu", "bob:eu", "carol:ch", "dave:us"}, nil},
 	{"policy.md", []string{"alice:eu", "bob:eu", "carol:us"}, []string{"web1", "web2"}},
 	{"ledger.md", []string{"alice:eu", "bob:eu", "carol:us"}, []string{"web1"}},
@@ -150,6 +154,81 @@ func TestDocumentsSayWhatCommandsSay(t *testing.T) {
 				o.follow(d.file, e)
 			}
 		})
+	}
+}
+
+// undocumented are the commands that the documents need not show, and why.
+var undocumented = map[string]string{
+	"dcnode run":     "it is a process: it answers nothing",
+	"dcnode dag":     "docs/consensus.md is about it",
+	"dcnode testnet": "the README shows it",
+}
+
+// variants are commands that are others with a flag.
+var variants = []string{"dcnode vm migrate --dry-run", "dcnode ledger verify --certificate"}
+
+// TestEveryCommandIsShownWithItsWordsAndItsJSON: what a command says is written down in
+// a document, once for people and once with --json, and so held by the test above.
+func TestEveryCommandIsShownWithItsWordsAndItsJSON(t *testing.T) {
+	root := newRoot(&terminal{})
+	type shown struct{ words, json bool }
+	all := map[string]*shown{}
+	for _, d := range documents {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", d.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range examples(string(text)) {
+			args := strings.Fields(e.command)
+			if len(args) == 0 || args[0] != "dcnode" || e.want == "" {
+				continue
+			}
+			c, _, err := root.Find(args[1:])
+			if err != nil {
+				t.Errorf("docs/%s:%d: %v", d.file, e.line, err)
+				continue
+			}
+			path := c.CommandPath()
+			for _, v := range variants {
+				if strings.HasPrefix(v, path+" --") && slices.Contains(args, v[len(path)+1:]) {
+					path = v
+				}
+			}
+			if all[path] == nil {
+				all[path] = &shown{}
+			}
+			if s := all[path]; slices.Contains(args, "--json") {
+				s.json = true
+			} else {
+				s.words = true
+			}
+		}
+	}
+	check := func(path string) {
+		switch s := all[path]; {
+		case s == nil:
+			t.Errorf("no document shows `%s`", path)
+		case !s.words:
+			t.Errorf("no document shows what `%s` says in words", path)
+		case !s.json:
+			t.Errorf("no document shows what `%s` says with --json", path)
+		}
+	}
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		if undocumented[c.CommandPath()] != "" {
+			return
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+		if !c.HasSubCommands() {
+			check(c.CommandPath())
+		}
+	}
+	visit(root)
+	for _, v := range variants {
+		check(v)
 	}
 }
 
