@@ -37,7 +37,8 @@ var rooms = map[string][]string{
 	"vmm/nbd":                   {},
 	"vmm/ramstream":             {},
 	"vmm/memvm":                 {"vmm"},
-	"vmm/qemu":                  {"vmm", "vmm/qmp", "vmm/nbd"},
+	"vmm/fence":                 {},
+	"vmm/qemu":                  {"vmm", "vmm/fence", "vmm/qmp", "vmm/nbd"},
 	"vmm/vmmtest":               {"vmm"},
 	"node/eventlog":             {"consensus"},
 	"node/journal":              {},
@@ -197,7 +198,9 @@ func TestFilesAndFunctionsKeepTheirSize(t *testing.T) {
 				if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line; n > maxFunc && !strings.HasSuffix(name, "_test.go") {
 					t.Errorf("%s: %s has %d lines, more than %d", fset.Position(fn.Pos()), fn.Name.Name, n, maxFunc)
 				}
-				if fn.Name.Name == "init" && fn.Recv == nil {
+				// The guard is this same program under another name, a test's too: it has
+				// to be caught before anything else begins.
+				if fn.Name.Name == "init" && fn.Recv == nil && dir != filepath.Join("vmm", "fence") {
 					t.Errorf("%s: init runs unasked", fset.Position(fn.Pos()))
 				}
 			}

@@ -23,7 +23,7 @@ func (n *Node) fenceAt(in *incoming, mv ledger.Move) time.Time {
 	return at
 }
 
-// run runs a machine that is loaded and released, and confirms it. When there is
+// run runs a machine that is loaded and released, behind a fence, and confirms it. When there is
 // too little time left to confirm it within half a lease it does so the other way
 // round: another may run it soon.
 func (n *Node) run(ctx context.Context, in *incoming, m *machine, mv ledger.Move) error {
@@ -33,6 +33,11 @@ func (n *Node) run(ctx context.Context, in *incoming, m *machine, mv ledger.Move
 		return n.obey(ctx, m, mv, confirmation(mv))
 	}
 	if err := n.mark(m, stepHere, mv.ID, mv.Epoch+1); err != nil {
+		return n.giveBack(in, m, err)
+	}
+	// Should this node not be there any more by then; and not before it has paused the
+	// machine in good order, if it is.
+	if err := n.process(m).Fence(ctx, fence.Add(n.drift())); err != nil {
 		return n.giveBack(in, m, err)
 	}
 	half, cancel := context.WithDeadline(ctx, fence)
@@ -64,7 +69,7 @@ func (n *Node) confirm(ctx, half context.Context, m *machine, mv ledger.Move) er
 	switch {
 	case err == nil:
 		n.log.Info("machine runs here", "machine", m.Spec.Name, "epoch", mv.Epoch+1)
-		return nil
+		return m.driver.Lift(ctx, m.Spec, m.files)
 	case errors.As(err, &refused):
 		return n.lose(m, err)
 	}

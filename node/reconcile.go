@@ -91,14 +91,27 @@ func (n *Node) find(ctx context.Context, r record) (*machine, error) {
 	if m.files, _, _, err = n.layout(ctx, r.Spec.Name, r.Commit); err != nil {
 		n.report(r.Spec.Name, err) // without its image it can still be paused
 	}
-	vm, err := m.driver.Attach(ctx, r.Spec, m.files)
-	if err != nil && !errors.Is(err, vmm.ErrGone) {
-		return nil, fmt.Errorf("find its process: %w", err)
+	err = n.attach(ctx, m)
+	if errors.Is(err, vmm.ErrFenced) {
+		n.log.Warn("machine stands still: it was not confirmed before this node went away", "machine", r.Spec.Name)
+		err = nil
 	}
-	if err == nil {
-		m.vm = vm
+	return m, err
+}
+
+// attach finds the process of a machine, if that lives.
+func (n *Node) attach(ctx context.Context, m *machine) error {
+	vm, err := m.driver.Attach(ctx, m.Spec, m.files)
+	switch {
+	case errors.Is(err, vmm.ErrGone):
+		return nil
+	case err != nil:
+		return fmt.Errorf("find the process of %s: %w", m.Spec.Name, err)
 	}
-	return m, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m.vm = vm
+	return nil
 }
 
 // holdUnlessOurs pauses a machine unless it is surely this node's to run.
@@ -206,6 +219,14 @@ func (n *Node) continueHere(ctx context.Context, m *machine, lm *ledger.Machine)
 	}
 	if err := n.mark(m, stepHere, 0, lm.Epoch); err != nil {
 		return err
+	}
+	if err := m.driver.Lift(ctx, m.Spec, m.files); err != nil {
+		return err
+	}
+	if n.process(m) == nil {
+		if err := n.attach(ctx, m); err != nil {
+			return err
+		}
 	}
 	return n.runHere(ctx, m)
 }

@@ -193,6 +193,17 @@ func (d *watchedDriver) Attach(ctx context.Context, s vmm.Spec, f vmm.Files) (vm
 	return out, err
 }
 
+func (d *watchedDriver) Lift(ctx context.Context, s vmm.Spec, f vmm.Files) error {
+	m, err := d.Driver.Attach(ctx, s, f)
+	if err != nil {
+		return nil // nothing lives here
+	}
+	d.w.mu.Lock()
+	watched := d.watch(m, s.Name)
+	d.w.mu.Unlock()
+	return d.w.begins(ctx, watched, func() error { return d.Driver.Lift(ctx, s, f) })
+}
+
 func (d *watchedDriver) Discard(ctx context.Context, s vmm.Spec, f vmm.Files) error {
 	err := d.Driver.Discard(ctx, s, f)
 	d.w.did(d.site + " discard")

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // Errors that callers branch on. Drivers wrap them with the cause and the remedy.
@@ -25,6 +26,9 @@ var (
 	ErrCannotMigrate = errors.New("driver cannot migrate")
 	// ErrGone: the machine's process has ended.
 	ErrGone = errors.New("machine is gone")
+	// ErrFenced: the machine stands still behind its fence and cannot be talked to
+	// until the fence is lifted.
+	ErrFenced = errors.New("machine stands still behind its fence")
 )
 
 // Spec describes a machine; it is the same at every site, so it holds no path.
@@ -80,6 +84,7 @@ const (
 	Running  State = "running"
 	Paused   State = "paused"
 	Arriving State = "arriving" // waits for, or is loading, a migration
+	Fenced   State = "fenced"   // stands still until its fence is lifted
 	Ended    State = "ended"    // its process is gone
 )
 
@@ -98,8 +103,13 @@ type Driver interface {
 	// Receive makes empty overlays and a machine that waits, paused, for its state.
 	Receive(ctx context.Context, s Spec, f Files) (Machine, Incoming, error)
 	// Attach finds the machine that an earlier process of this node started in
-	// f.Dir and that still lives; ErrGone if there is none.
+	// f.Dir and that still lives; ErrGone if there is none, ErrFenced if it has to be
+	// lifted first.
 	Attach(ctx context.Context, s Spec, f Files) (Machine, error)
+	// Lift takes away the fence of the machine in f.Dir, whichever process put it
+	// there: see Machine.Fence. A machine that stood still behind it runs on; so this is
+	// for the one whom the order has made its owner. No fence there is no error.
+	Lift(ctx context.Context, s Spec, f Files) error
 	// Discard ends whatever machine still lives in f.Dir and removes what the
 	// driver put there, except console.log. Nothing there is no error.
 	Discard(ctx context.Context, s Spec, f Files) error
@@ -113,6 +123,10 @@ type Machine interface {
 	// Resume runs a paused machine; a machine received by migration runs from
 	// the state that was loaded.
 	Resume(ctx context.Context) error
+	// Fence sees to it that the machine stands still from at on, until Lift. It is for
+	// machines that were received. It does so also when this process has ended by then,
+	// hangs or was stopped; without anyone to watch the time it stands still at once.
+	Fence(ctx context.Context, at time.Time) error
 	// Stop ends the machine: politely when the guest heeds it within ctx's
 	// deadline or 5 s, then by force. The overlays stay.
 	Stop(ctx context.Context) error

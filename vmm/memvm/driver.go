@@ -181,6 +181,17 @@ func (d *Driver) Attach(_ context.Context, s vmm.Spec, f vmm.Files) (vmm.Machine
 	return m, nil
 }
 
+// Lift takes the fence of the machine in f.Dir away.
+func (d *Driver) Lift(ctx context.Context, s vmm.Spec, f vmm.Files) error {
+	d.mu.Lock()
+	m := d.live[filepath.Clean(f.Dir)]
+	d.mu.Unlock()
+	if m != nil {
+		m.lift()
+	}
+	return ctx.Err()
+}
+
 // Discard ends the machine in f.Dir and removes its overlays.
 func (d *Driver) Discard(ctx context.Context, s vmm.Spec, f vmm.Files) error {
 	d.mu.Lock()

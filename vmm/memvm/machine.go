@@ -30,7 +30,8 @@ type Machine struct {
 	state vmm.State
 	mem   *memory
 	step  uint64
-	fault error // why it ended by itself
+	fault error     // why it ended by itself
+	fence time.Time // from when on it stands still; zero: no fence
 	out   *outgoing
 }
 
@@ -134,6 +135,10 @@ func (m *Machine) run(every time.Duration) {
 func (m *Machine) tick() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.state == vmm.Running && m.behindFence() {
+		m.state = vmm.Fenced
+		m.log.Warn("machine stands still: it was not confirmed in time")
+	}
 	if m.state != vmm.Running {
 		return nil
 	}
@@ -214,7 +219,35 @@ func (m *Machine) gone() error {
 func (m *Machine) State(ctx context.Context) (vmm.State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.state == vmm.Running && m.behindFence() {
+		return vmm.Fenced, ctx.Err() // the next step will not be done
+	}
 	return m.state, ctx.Err()
+}
+
+// Fence is looked at before each step: a machine lives and hangs with its process.
+func (m *Machine) Fence(ctx context.Context, at time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.state {
+	case vmm.Ended:
+		return m.gone()
+	case vmm.Fenced:
+		return fmt.Errorf("fence %s: it stands still behind one already", m.spec.Name)
+	}
+	m.fence = at
+	return ctx.Err()
+}
+
+func (m *Machine) behindFence() bool { return !m.fence.IsZero() && !time.Now().Before(m.fence) }
+
+func (m *Machine) lift() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fence = time.Time{}
+	if m.state == vmm.Fenced {
+		m.state = vmm.Running
+	}
 }
 
 // Pause stops the CPU between two steps.
@@ -241,6 +274,8 @@ func (m *Machine) Resume(ctx context.Context) error {
 		return m.gone()
 	case m.state == vmm.Arriving:
 		return fmt.Errorf("resume %s: its state has not arrived", m.spec.Name)
+	case m.behindFence():
+		return fmt.Errorf("resume %s: %w", m.spec.Name, vmm.ErrFenced)
 	case m.out != nil && m.out.isPaused():
 		return fmt.Errorf("resume %s: it is about to leave: cancel the migration first", m.spec.Name)
 	}

@@ -51,6 +51,24 @@ func dialNew(ctx context.Context, sock string, ended <-chan struct{}, call time.
 	}
 }
 
+// dialBusy connects to the monitor of a process that listens, but whose queue may be
+// full of those who asked while it stood still.
+func dialBusy(ctx context.Context, sock string, call time.Duration) (monitor, error) {
+	for {
+		c, err := dial(ctx, sock, call)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return c, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
 // notYet: the socket is not bound, or bound but not listening.
 func notYet(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dcnode/dcnode/vmm"
+	"github.com/dcnode/dcnode/vmm/fence"
 )
 
 const driverName = "qemu"
@@ -171,9 +172,16 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec, f vmm.Files, incoming b
 	if err != nil {
 		return nil, err
 	}
+	var guard *fence.Fence
+	if incoming { // another may run it too
+		if guard, err = fence.New(p.fence()); err != nil {
+			return nil, err
+		}
+		defer guard.Close()
+	}
 	m := newMachine(s, f, p, d.cfg)
 	m.forget = free
-	if err := m.start(ctx, found.binary, args); err != nil {
+	if err := m.start(ctx, found.binary, args, guard); err != nil {
 		return nil, err
 	}
 	d.enter(m)
@@ -304,5 +312,5 @@ func (p paths) removeRuntimeOfDead() error {
 		defer pr.release()
 		return fmt.Errorf("QEMU process %d lives in %s already: attach to it, or discard it", pr.pid, p.dir)
 	}
-	return errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.pid()))
+	return errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.fence()), remove(p.pid()))
 }

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dcnode/dcnode/vmm"
+	"github.com/dcnode/dcnode/vmm/fence"
 	"github.com/dcnode/dcnode/vmm/qmp"
 )
 
@@ -53,9 +55,9 @@ func newMachine(s vmm.Spec, f vmm.Files, p paths, cfg Config) *Machine {
 }
 
 // start runs the process and connects; on error nothing of it is left.
-func (m *Machine) start(ctx context.Context, binary string, args []string) error {
+func (m *Machine) start(ctx context.Context, binary string, args []string, guard *fence.Fence) error {
 	m.logAt = size(m.paths.log())
-	cmd, reaped, err := spawn(binary, args, m.paths.log())
+	cmd, reaped, err := spawn(binary, args, m.paths.log(), guard)
 	if err != nil {
 		return err
 	}
@@ -85,12 +87,15 @@ func (m *Machine) attach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)
 	defer cancel()
 	m.logAt = size(m.paths.log())
-	mon, err := dial(ctx, m.paths.qmp(), m.call)
+	if err := m.paths.fallen(); err != nil {
+		return err
+	}
+	mon, err := dialBusy(ctx, m.paths.qmp(), m.call)
 	if err != nil {
 		if notYet(err) {
 			return fmt.Errorf("%w: nothing answers in %s", vmm.ErrGone, m.paths.dir)
 		}
-		return err
+		return cmp.Or(m.paths.fallen(), err)
 	}
 	var id struct{ UUID string }
 	err = mon.Execute(ctx, "query-uuid", nil, &id)
@@ -207,10 +212,16 @@ func (m *Machine) State(ctx context.Context) (vmm.State, error) {
 		return vmm.Ended, nil
 	default:
 	}
+	if still, err := fence.Stopped(m.proc.pid); err == nil && still {
+		return vmm.Fenced, nil
+	}
 	s, err := m.runState(ctx)
+	still, _ := fence.Stopped(m.proc.pid)
 	switch {
 	case errors.Is(err, vmm.ErrGone):
 		return vmm.Ended, nil
+	case err != nil && still: // while it was asked
+		return vmm.Fenced, nil
 	case err != nil:
 		return "", fmt.Errorf("ask %s for its state: %w", m.spec.Name, err)
 	}
@@ -258,7 +269,7 @@ func (m *Machine) Resume(ctx context.Context) error {
 // Stop ends the machine: by the power button if it runs and heeds it, else by quit,
 // else by SIGKILL.
 func (m *Machine) Stop(ctx context.Context) error {
-	if s, err := m.runState(ctx); err == nil && s == "running" {
+	if s, err := m.State(ctx); err == nil && s == vmm.Running {
 		wait := politeStop
 		if by, ok := ctx.Deadline(); ok {
 			wait = min(wait, time.Until(by)/2)
@@ -275,9 +286,11 @@ func (m *Machine) end(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	quit, cancel := context.WithTimeout(ctx, quitDeadline)
 	defer cancel()
-	_ = m.mon.Execute(quit, "quit", nil, nil) // what matters is whether it ends
-	if waitEnd(ctx, m.done, quitDeadline) {
-		return nil
+	if still, _ := fence.Stopped(m.proc.pid); !still {
+		_ = m.mon.Execute(quit, "quit", nil, nil) // what matters is whether it ends
+		if waitEnd(ctx, m.done, quitDeadline) {
+			return nil
+		}
 	}
 	if err := m.proc.kill(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("stop %s: kill: %w", m.spec.Name, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/dcnode/dcnode/vmm"
 )
 
-// maxSocketDir leaves room for "/qmp.sock" and "/nbd.sock" in sockaddr_un's 108 bytes.
-const maxSocketDir = 107 - len("/qmp.sock")
+// maxSocketDir leaves room for the longest name of a socket in sockaddr_un's 108 bytes.
+const maxSocketDir = 107 - len("/fence.sock")
 
 // paths are the files of one machine.
 type paths struct {
@@ -55,6 +55,7 @@ func (p paths) ready() error {
 
 func (p paths) qmp() string                { return filepath.Join(p.sock, "qmp.sock") }
 func (p paths) nbd() string                { return filepath.Join(p.sock, "nbd.sock") }
+func (p paths) fence() string              { return filepath.Join(p.sock, "fence.sock") }
 func (p paths) pid() string                { return filepath.Join(p.dir, "qemu.pid") }
 func (p paths) log() string                { return filepath.Join(p.dir, "qemu.log") }
 func (p paths) sample() string             { return filepath.Join(p.dir, "sample.page") }
@@ -63,7 +64,7 @@ func (p paths) overlay(disk string) string { return filepath.Join(p.dir, disk+".
 
 // removeRuntime removes what only a living machine needs.
 func (p paths) removeRuntime() error {
-	err := errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.pid()), remove(p.sample()))
+	err := errors.Join(remove(p.qmp()), remove(p.nbd()), remove(p.fence()), remove(p.pid()), remove(p.sample()))
 	if p.sock != p.dir {
 		err = errors.Join(err, remove(p.sock))
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dcnode/dcnode/vmm/fence"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,13 +53,16 @@ func (p *process) watch() (ended bool) {
 // release lets go; the process lives on.
 func (p *process) release() { p.fd.Close() }
 
-func (p *process) kill() error {
+func (p *process) kill() error { return p.signal(unix.SIGKILL) }
+
+// signal sends a signal; a process that has ended is no error.
+func (p *process) signal(s syscall.Signal) error {
 	raw, err := p.fd.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var kerr error
-	if err := raw.Control(func(fd uintptr) { kerr = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { kerr = unix.PidfdSendSignal(int(fd), s, nil, 0) }); err != nil {
 		return err
 	}
 	if errors.Is(kerr, unix.ESRCH) {
@@ -127,9 +131,10 @@ func holdByFile(path string) (*process, error) {
 	return p, nil
 }
 
-// spawn starts QEMU in its own session, its output appended to the log. It returns
-// a channel that is closed when the process has been reaped.
-func spawn(binary string, args []string, logPath string) (*exec.Cmd, <-chan struct{}, error) {
+// spawn starts QEMU in its own session, its output appended to the log, and its guard
+// if it is to have one. It returns a channel that is closed when the process has been
+// reaped.
+func spawn(binary string, args []string, logPath string, guard *fence.Fence) (*exec.Cmd, <-chan struct{}, error) {
 	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open log: %w", err)
@@ -139,8 +144,18 @@ func spawn(binary string, args []string, logPath string) (*exec.Cmd, <-chan stru
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if guard != nil {
+		cmd.ExtraFiles = []*os.File{guard.Tie()}
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	if guard != nil {
+		if err := guard.Guard(cmd.Process.Pid, log); err != nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			return nil, nil, err
+		}
 	}
 	reaped := make(chan struct{})
 	go func() {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 
 func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -143,6 +145,66 @@ func TestKilledQEMUIsGoneWithItsWords(t *testing.T) {
 		t.Errorf("pause: %v, want ErrGone", err)
 	}
 	must(t, out.Cancel(ctx, true))
+}
+
+// killGuard kills the guard that listens at sock.
+func killGuard(t *testing.T, sock string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, p := range all {
+		line, err := os.ReadFile(p)
+		if err != nil || !strings.HasPrefix(string(line), "dcnode-fence\x00") || !strings.Contains(string(line), sock) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		must(t, err)
+		must(t, syscall.Kill(pid, syscall.SIGKILL))
+		return
+	}
+	t.Fatal("there is no guard")
+}
+
+// The kernel stops a machine whose guard is killed: nobody would watch the time.
+func TestFencedMachineStandsStillWhenDaemonAndGuardAreKilled(t *testing.T) {
+	cfg, ctx, base := liveQEMU(t), deadline(t), bootBase(t)
+	alice, from := host(t, cfg, base)
+	src, err := alice.Start(ctx, testSpec(), from)
+	must(t, err)
+	_, err = vmmtest.WaitTick(ctx, from.Dir, 3)
+	must(t, err)
+	bob, to := host(t, cfg, base)
+	dst, in, err := bob.Receive(ctx, testSpec(), to)
+	must(t, err)
+	out, err := src.Outgoing(ctx, vmm.Limits{})
+	must(t, err)
+	_, err = vmmtest.Migrate(ctx, out, in, nil)
+	must(t, err)
+	must(t, out.Cancel(ctx, false))
+	must(t, src.Stop(ctx))
+	must(t, dst.Fence(ctx, time.Now().Add(time.Hour)))
+	must(t, dst.Resume(ctx))
+	last, err := vmmtest.WaitTick(ctx, to.Dir, 0)
+	must(t, err)
+	_, err = vmmtest.WaitTick(ctx, to.Dir, last+3)
+	must(t, err)
+
+	bob.Close()
+	killGuard(t, dst.(*Machine).paths.fence())
+	carol := newDriver(t, cfg)
+	for err = nil; !errors.Is(err, vmm.ErrFenced); {
+		_, err = carol.Attach(ctx, testSpec(), to)
+		must(t, ctx.Err())
+		if err == nil {
+			carol.Close()
+		}
+	}
+	must(t, carol.Lift(ctx, testSpec(), to))
+	dst, err = carol.Attach(ctx, testSpec(), to)
+	must(t, err)
+	if st, err := dst.State(ctx); st != vmm.Running || err != nil {
+		t.Errorf("it is %s, %v", st, err)
+	}
 }
 
 func TestQEMUThatDoesNotStartSaysWhy(t *testing.T) {

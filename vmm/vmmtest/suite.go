@@ -63,6 +63,8 @@ func (s Suite) Run(t *testing.T) {
 		{"AttachFindsWhatLives", attach},
 		{"MachineTellsWhatAMoveHasToKnow", facts},
 		{"MachineThatHasNoStateTellsNothing", noFacts},
+		{"MachineStandsStillBehindItsFenceUntilItIsLifted", fenceFalls},
+		{"LiftedFenceIsForgotten", fenceLifted},
 		{"DaemonThatDiedInAMigrationLeavesAMachineThatMoves", diedMigrating},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -139,11 +141,17 @@ func (f *fixture) last(files vmm.Files) int {
 func (f *fixture) stands(m vmm.Machine, files vmm.Files) {
 	f.Helper()
 	f.is(m, vmm.Paused)
+	f.silent(files)
+}
+
+// silent fails if the guest counts on.
+func (f *fixture) silent(files vmm.Files) {
+	f.Helper()
 	at := f.last(files)
 	ctx, cancel := context.WithTimeout(f.ctx, 200*time.Millisecond)
 	defer cancel()
 	if n, err := WaitTick(ctx, files.Dir, at+1); !errors.Is(err, context.DeadlineExceeded) {
-		f.Errorf("paused machine went on from tick %d to %d (%v)", at, n, err)
+		f.Errorf("machine that stands still went on from tick %d to %d (%v)", at, n, err)
 	}
 }
 
