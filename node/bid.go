@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -51,9 +50,11 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 	if err := fits(c, needs); err != nil {
 		return err
 	}
-	if err := n.fillRoom(b); err != nil {
+	r, err := n.room(false)
+	if err != nil {
 		return err
 	}
+	b.FreeMemory, b.FreeDisk, b.FreeVCPUs = r.memory, r.disk, r.vcpus
 	b.Moves = n.moves()
 	way, err := n.wayFrom(ctx, n.peer(owner), wayTo(needs.Paths, n.self))
 	if err != nil {
@@ -92,32 +93,34 @@ func fits(c vmm.Capabilities, need ledger.Needs) error {
 // perCPU is how many virtual CPUs of machines a CPU of the host may carry.
 const perCPU = 4
 
-// fillRoom tells what would be free if nothing were on its way here: the ledger knows
-// what is, and takes it off. What a machine that is arriving has of this host's memory
-// by now cannot be told from what the host lacks otherwise and is not put back.
-func (n *Node) fillRoom(b *ledger.Bid) error {
+// room is what this host has for machines beside those that are here. Sizes are in bytes.
+type room struct{ memory, disk, vcpus int64 }
+
+// room looks what there is now. coming says whether machines that are on their way here
+// count as here. For bids they do not: the ledger knows of them and takes them off. What
+// such a machine has of this host's memory by now cannot be told from what the host lacks
+// otherwise and is not put back.
+func (n *Node) room(coming bool) (room, error) {
 	h, err := survey.LookAtHost(n.cfg.Dir)
 	if err != nil {
-		return err
+		return room{}, err
 	}
-	total := h.Memory
+	r := room{memory: h.Memory, disk: h.FreeDisk, vcpus: int64(perCPU * h.CPUs)}
 	if n.cfg.MaxMemory > 0 {
-		total = min(total, n.cfg.MaxMemory)
+		r.memory = min(r.memory, n.cfg.MaxMemory)
 	}
-	vcpus := int64(perCPU * runtime.NumCPU())
-	b.FreeDisk = h.FreeDisk
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, m := range n.machines {
-		if m.Step == stepArriving || m.Step == stepLoaded {
-			b.FreeDisk += overlayBytes(m.files.Dir)
+		if !coming && (m.Step == stepArriving || m.Step == stepLoaded) {
+			r.disk += overlayBytes(m.files.Dir)
 			continue
 		}
-		total -= m.Spec.Memory
-		vcpus -= int64(m.Spec.VCPUs)
+		r.memory -= m.Spec.Memory
+		r.vcpus -= int64(m.Spec.VCPUs)
 	}
-	b.FreeMemory, b.FreeVCPUs = max(min(h.FreeMemory, total), 0), max(vcpus, 0)
-	return nil
+	r.memory, r.vcpus = max(min(h.FreeMemory, r.memory), 0), max(r.vcpus, 0)
+	return r, nil
 }
 
 // moves is in how many migrations this node takes part now.
@@ -163,19 +166,4 @@ func (n *Node) imageOf(ctx context.Context, machine string) (cid.Cid, []peer.ID,
 	}
 	slices.Sort(owners)
 	return c, n.othersOf(slices.Compact(owners)), nil
-}
-
-// freeMemory is what this node may still give to machines, in bytes.
-func (n *Node) freeMemory() (int64, error) {
-	host, err := survey.FreeMemory()
-	if err != nil || n.cfg.MaxMemory == 0 {
-		return host, err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	left := n.cfg.MaxMemory
-	for _, m := range n.machines {
-		left -= m.Spec.Memory
-	}
-	return min(host, left), nil
 }

@@ -109,9 +109,9 @@ func (n *Node) plan(ctx context.Context, r api.RunMachine) (*machine, error) {
 	if err := spec.Check(); err != nil {
 		return nil, err
 	}
-	free, err := n.freeMemory()
-	if err == nil && free < spec.Memory {
-		err = fmt.Errorf("%d MiB of memory free here, %d needed: choose a smaller --memory", free>>20, spec.Memory>>20)
+	here, err := n.room(true)
+	if err == nil && here.memory < spec.Memory {
+		err = fmt.Errorf("%d MiB of memory free here, %d needed: choose a smaller --memory", here.memory>>20, spec.Memory>>20)
 	}
 	if err == nil {
 		m.Spec, err = m.driver.Pin(ctx, spec)

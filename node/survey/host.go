@@ -27,21 +27,15 @@ func LookAtHost(dir string) (Host, error) {
 	if h.Memory, h.FreeMemory, err = memory(); err != nil {
 		return h, err
 	}
-	if h.FreeDisk, err = FreeDisk(dir); err != nil {
+	if h.FreeDisk, err = freeDisk(dir); err != nil {
 		return h, err
 	}
 	h.Load, err = load()
 	return h, err
 }
 
-// FreeMemory is what the host can give without swapping, in bytes.
-func FreeMemory() (int64, error) {
-	_, free, err := memory()
-	return free, err
-}
-
-// FreeDisk is what may be written where dir is, in bytes.
-func FreeDisk(dir string) (int64, error) {
+// freeDisk is what may be written where dir is, in bytes.
+func freeDisk(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("look at free disk: %w", err)
