@@ -138,37 +138,44 @@ func (c *Client) send(ctx context.Context, k *call, files []*os.File, encode fun
 	}
 	c.calls[id] = k
 	c.mu.Unlock()
-	if err := writeAll(ctx, conn, append(line, '\n'), files); err != nil {
-		// Half a command may be out: nothing sensible can follow on this connection.
-		c.fail(fmt.Errorf("qmp connection lost: write command: %w", err))
-		return c.Err()
+	n, err := writeAll(ctx, conn, append(line, '\n'), files)
+	switch {
+	case err == nil:
+		return nil
+	case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
+		// The caller's time was over before anything was out; others' has not come.
+		c.mu.Lock()
+		delete(c.calls, id)
+		c.mu.Unlock()
+		release()
+		return fmt.Errorf("wait to send: %w", context.DeadlineExceeded)
 	}
-	return nil
+	// Half a command may be out: nothing sensible can follow on this connection.
+	c.fail(fmt.Errorf("qmp connection lost: write command: %w", err))
+	return c.Err()
 }
 
-// writeAll writes a command by ctx's deadline, the files with its first byte.
-func writeAll(ctx context.Context, conn net.Conn, line []byte, files []*os.File) error {
+// writeAll writes a command by ctx's deadline, the files with its first byte, and says
+// how many bytes of it are out.
+func writeAll(ctx context.Context, conn net.Conn, line []byte, files []*os.File) (n int, err error) {
 	by, _ := ctx.Deadline()
 	if err := conn.SetWriteDeadline(by); err != nil {
-		return err
+		return 0, err
 	}
 	if len(files) > 0 {
 		u, ok := conn.(*net.UnixConn)
 		if !ok {
-			return errors.New("files can be sent only over a unix socket")
+			return 0, errors.New("files can be sent only over a unix socket")
 		}
 		fds := make([]int, len(files))
 		for i, f := range files {
 			fds[i] = int(f.Fd())
 		}
-		n, _, err := u.WriteMsgUnix(line, unix.UnixRights(fds...), nil)
-		if err != nil {
-			return err
-		}
-		if line = line[n:]; len(line) == 0 {
-			return nil
+		n, _, err = u.WriteMsgUnix(line, unix.UnixRights(fds...), nil)
+		if err != nil || n == len(line) {
+			return n, err
 		}
 	}
-	_, err := conn.Write(line)
-	return err
+	k, err := conn.Write(line[n:])
+	return n + k, err
 }

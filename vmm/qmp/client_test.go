@@ -187,6 +187,29 @@ func TestSilentMonitorFailsTheCallAtItsDeadline(t *testing.T) {
 	c.Disconnect()
 }
 
+// late is a context whose deadline has just passed, unnoticed by its timer: so it is for
+// a moment on a busy host.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
+
+func TestDeadlineThatPassesBeforeTheCommandIsOutEndsTheCallAlone(t *testing.T) {
+	s := play(t, greeting, func(s *server) {
+		if a := s.next(); a.Execute != "stop" {
+			t.Errorf("the command that was late came: %+v", a)
+		} else {
+			s.reply(a.ID, `{}`)
+		}
+	})
+	c := connect(t, s, Config{})
+	if err := c.Execute(late{t.Context()}, "cont", nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the late command: %v", err)
+	}
+	if err := c.Execute(t.Context(), "stop", nil, nil); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+}
+
 func TestLostConnectionFailsAllCallsWithTheCause(t *testing.T) {
 	for name, c := range map[string]struct{ last, want string }{
 		"garbage":    {"QEMU: segmentation fault\r\n", "parse message"},
