@@ -25,7 +25,7 @@ const (
 	samplePages = 2048                    // of memory: tells its size on the wire to some 3 %
 	watchFor    = 1200 * time.Millisecond // how fast memory is written
 	glance      = 300 * time.Millisecond  // before it: who writes the same again shows in the longer one
-	lookWithin  = 2500 * time.Millisecond // all of it
+	lookWithin  = 4 * time.Second         // all of it; less than needsWithin
 	pathsWithin = 1500 * time.Millisecond // to measure ways that are not known or old
 	oldPath     = 30 * time.Second
 	needsFresh  = 10 * time.Second // a plan and the move after it look once

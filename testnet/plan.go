@@ -50,31 +50,35 @@ const moveWithin = 2 * time.Minute
 // settleFor is what machines are given before anything is planned.
 const settleFor = 20 * time.Second
 
+// guestMemory is that of real guests, in bytes: small, since several run on one host.
+const guestMemory = 128 << 20
+
 // hubDelay is what lies between the first site and the middle, one way.
 const hubDelay = 500 * time.Microsecond
 
 // Compared is one move: what `vm plan` said of it, and what it was.
 type Compared struct {
-	N           int             `json:"n"`
-	Machine     string          `json:"machine"`
-	Memory      int64           `json:"memory"` // bytes
-	Content     string          `json:"content"`
-	From        string          `json:"from"`
-	To          string          `json:"to"`
-	Mbit        int64           `json:"mbit"`
-	RTT         float64         `json:"rtt_ms"`
-	Cold        bool            `json:"cold"` // the destination lacks the image
-	Plan        ledger.Forecast `json:"plan"`
-	Truth       ledger.Truth    `json:"truth"`
-	Planned     float64         `json:"planned_seconds"` // that planning itself took
-	Asked       float64         `json:"asked_seconds"`   // that asking took before
-	Seconds     float64         `json:"error_seconds"`   // of the time, as a share of the truth
-	Bytes       float64         `json:"error_bytes"`
-	Pause       float64         `json:"error_pause"`
-	InRange     bool            `json:"in_range"` // the time was in the range that was said
-	Driver      string          `json:"driver"`
-	Accelerator string          `json:"accelerator,omitempty"`
-	Link        string          `json:"link"`
+	N           int                `json:"n"`
+	Machine     string             `json:"machine"`
+	Memory      int64              `json:"memory"` // bytes
+	Content     string             `json:"content"`
+	From        string             `json:"from"`
+	To          string             `json:"to"`
+	Mbit        int64              `json:"mbit"`
+	RTT         float64            `json:"rtt_ms"`
+	Cold        bool               `json:"cold"` // the destination lacks the image
+	Plan        ledger.Forecast    `json:"plan"`
+	Truth       ledger.Truth       `json:"truth"`
+	Planned     float64            `json:"planned_seconds"` // that planning itself took
+	Asked       float64            `json:"asked_seconds"`   // that asking took before
+	Seconds     float64            `json:"error_seconds"`   // of the time, as a share of the truth
+	Bytes       float64            `json:"error_bytes"`
+	Pause       float64            `json:"error_pause"`
+	InRange     bool               `json:"in_range"` // the time was in the range that was said
+	Phases      map[string]float64 `json:"phases"`   // seconds
+	Driver      string             `json:"driver"`
+	Accelerator string             `json:"accelerator,omitempty"`
+	Link        string             `json:"link"`
 }
 
 // PlanSummary is all of them together: shares of the truth, median and worst.
@@ -277,7 +281,7 @@ func (b *planBench) make(ctx context.Context, m *subjectMachine) error {
 	}
 	if b.kit != nil {
 		add = api.AddImage{Name: m.image, Path: b.kit.Disk, Kernel: b.kit.Kernel, Initrd: b.kit.Initrd, Append: b.kit.Append}
-		r.Driver, r.Append, m.content, r.Memory = "qemu", "", "a Linux guest that computes", max(m.memory, 256<<20)
+		r.Driver, r.Append, m.content, r.Memory = "qemu", "", "Linux", guestMemory
 		m.memory = r.Memory
 	} else if err := b.disk(add.Path, m); err != nil {
 		return err
@@ -329,7 +333,7 @@ func (b *planBench) compare(ctx context.Context, m subjectMachine, from, to *Sit
 	if rep.Truth == nil {
 		return c, errors.New("the ledger has no report of it")
 	}
-	c.Truth, c.Driver, c.Accelerator = *rep.Truth, rep.Driver, rep.Accelerator
+	c.Truth, c.Phases, c.Driver, c.Accelerator = *rep.Truth, rep.Phases, rep.Driver, rep.Accelerator
 	sent := c.Truth.Image + c.Truth.Disk + c.Truth.Memory
 	c.Seconds, c.Bytes, c.Pause = off(c.Plan.Millis, c.Truth.Millis), off(c.Plan.Bytes(), sent), off(c.Plan.Pause, c.Truth.Pause)
 	c.InRange = c.Plan.Low <= c.Truth.Millis && c.Truth.Millis <= c.Plan.High

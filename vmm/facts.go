@@ -26,7 +26,8 @@ type (
 	Sampler interface {
 		// SampleMemory returns n different pages of the guest's RAM, PageSize bytes
 		// each, chosen at random and in the order of their addresses; all of them if it
-		// has no more. They are not of one instant. n is 1 to MaxSample.
+		// has no more; fewer, but no less than an eighth, when ctx ends before it has
+		// them. They are not of one instant. n is 1 to MaxSample.
 		SampleMemory(ctx context.Context, n int) ([]byte, error)
 		// DirtyRate watches the machine for about the given time, MinWatch to MaxWatch,
 		// and returns in bytes a second how much of its memory changed in that time. A

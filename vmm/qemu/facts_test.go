@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -29,9 +28,14 @@ func TestPickedPagesAreRAM(t *testing.T) {
 	if got := pick(zones, 100); !slices.Equal(got, want) {
 		t.Errorf("all pages: %x", got)
 	}
-	for range 100 {
-		for _, addr := range pick(zones, 3) {
-			if !slices.Contains(want, addr) {
+	zones = []zone{{0, 2}, {0x100000, 99}}
+	for n := range 102 {
+		got := pick(zones, n)
+		if len(got) != n || !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != n {
+			t.Fatalf("%d pages are %x", n, got)
+		}
+		for _, addr := range got {
+			if addr > 0x1000 && addr < 0x100000 || addr >= 0x100000+99*vmm.PageSize || addr%vmm.PageSize != 0 {
 				t.Fatalf("picked %x", addr)
 			}
 		}
@@ -165,8 +169,8 @@ func TestSampledPagesAreTheGuests(t *testing.T) {
 			t.Errorf("sampled %d pages", n)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(files.Dir, "sample.page")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("guest memory is left in a file: %v", err)
+	if left, err := filepath.Glob(filepath.Join(files.Dir, "sample*")); err != nil || len(left) > 0 {
+		t.Errorf("guest memory is left in %q, %v", left, err)
 	}
 }
 
@@ -214,13 +218,44 @@ func TestPausedMachineDirtiesNothing(t *testing.T) {
 	}
 }
 
+func TestSampleInAHurryIsSmaller(t *testing.T) {
+	cfg, ctx, base := liveQEMU(t), deadline(t), bootBase(t)
+	d, files := host(t, cfg, base)
+	m, err := d.Start(ctx, testSpec(), files)
+	must(t, err)
+	const all = 512
+	began := time.Now()
+	_, err = m.(vmm.Sampler).SampleMemory(ctx, all)
+	must(t, err)
+	within := time.Since(began) / 2
+	for {
+		hurry, cancel := context.WithTimeout(ctx, within)
+		some, err := m.(vmm.Sampler).SampleMemory(hurry, all)
+		cancel()
+		must(t, ctx.Err())
+		if err == nil {
+			if n := len(some) / vmm.PageSize; n*vmm.PageSize != len(some) || n*enough < all || n > all {
+				t.Errorf("%d pages of %d", n, all)
+			}
+			return
+		}
+		if within += within / 4; !errors.Is(err, context.DeadlineExceeded) { // the host is busier by now
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWhoeverLooksWaitsNoLongerThanHeWants(t *testing.T) {
 	m := newMachine(testSpec(), vmm.Files{}, paths{}, New(Config{}).cfg)
 	m.looking <- struct{}{}
+	m.watching <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := m.SampleMemory(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	if err := m.look(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("look: %v", err)
+	}
+	if _, err := m.rateOver(ctx, time.Second); !errors.Is(err, context.Canceled) {
+		t.Errorf("watch: %v", err)
 	}
 }
 

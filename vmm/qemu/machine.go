@@ -45,12 +45,13 @@ type Machine struct {
 
 	features []string      // of the CPU; nil: not asked yet
 	looking  chan struct{} // of size 1, held by whoever looks into memory
+	watching chan struct{} // likewise, by whoever has QEMU measure how it changes
 }
 
 func newMachine(s vmm.Spec, f vmm.Files, p paths, cfg Config) *Machine {
 	return &Machine{
 		spec: s, files: f, paths: p, log: cfg.Log.With("machine", s.Name), call: cfg.Call,
-		migration: newTracker(), done: make(chan struct{}), left: make(chan struct{}), looking: make(chan struct{}, 1),
+		migration: newTracker(), done: make(chan struct{}), left: make(chan struct{}), looking: make(chan struct{}, 1), watching: make(chan struct{}, 1),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -65,20 +66,34 @@ func (m *Machine) zones(ctx context.Context) ([]zone, error) {
 	return out, nil
 }
 
-// pick chooses addresses of pages at random.
+// Pages are chosen a few neighbours at a time: on a busy host each question to QEMU takes
+// milliseconds, however much it shows.
+const (
+	together     = 4
+	mostTogether = 256
+)
+
+// pick chooses addresses of n pages, or of all if there are no more, ascending.
 func pick(zones []zone, n int) []int64 {
 	var total int64
 	for _, z := range zones {
 		total += z.pages
 	}
-	out := vmm.PickPages(n, total)
+	n = int(min(int64(n), total))
+	groups := n
+	if int64(n) < total {
+		groups = n/together + 2 // the last may not be whole
+	}
+	out := make([]int64, 0, n)
 	i, before := 0, int64(0)
-	for k, p := range out {
-		for p-before >= zones[i].pages {
-			before += zones[i].pages
-			i++
+	for _, g := range vmm.PickPages(groups, (total+together-1)/together) {
+		for p := g * together; p < min((g+1)*together, total) && len(out) < n; p++ {
+			for p-before >= zones[i].pages {
+				before += zones[i].pages
+				i++
+			}
+			out = append(out, zones[i].base+(p-before)*vmm.PageSize)
 		}
-		out[k] = zones[i].base + (p-before)*vmm.PageSize
 	}
 	return out
 }
@@ -102,9 +117,38 @@ func (m *Machine) peek() (*peek, error) {
 	return &peek{m, f}, nil
 }
 
-// page reads one page. pmemsave (QEMU 0.12 and later) writes into the file that is
-// there and does not change whose it is.
-func (p *peek) page(ctx context.Context, addr int64, to []byte) error {
+// pages reads pages at ascending addresses, one behind the other, into to, neighbours
+// together and in no particular order, and says which it has: not all, if ctx ends before.
+func (p *peek) pages(ctx context.Context, at []int64, to []byte) (has []bool, err error) {
+	has = make([]bool, len(at))
+	var runs [][2]int
+	for i := 0; i < len(at); {
+		k := i + 1
+		for k < len(at) && k-i < mostTogether && at[k] == at[k-1]+vmm.PageSize {
+			k++
+		}
+		runs = append(runs, [2]int{i, k})
+		i = k
+	}
+	for _, r := range rand.Perm(len(runs)) {
+		if ctx.Err() != nil {
+			return has, context.Cause(ctx)
+		}
+		from, end := runs[r][0], runs[r][1]
+		// Not given up halfway: QEMU would write the file when nobody has it any more.
+		if err := p.read(context.WithoutCancel(ctx), at[from], to[from*vmm.PageSize:end*vmm.PageSize]); err != nil {
+			return has, err
+		}
+		for i := from; i < end; i++ {
+			has[i] = true
+		}
+	}
+	return has, nil
+}
+
+// read reads what is at an address. pmemsave (QEMU 0.12 and later) writes into the file
+// that is there and does not change whose it is.
+func (p *peek) read(ctx context.Context, addr int64, to []byte) error {
 	err := p.m.mon.Execute(ctx, "pmemsave", map[string]any{"val": addr, "size": len(to), "filename": p.file.Name()}, nil)
 	if err != nil {
 		return err
@@ -117,50 +161,71 @@ func (p *peek) page(ctx context.Context, addr int64, to []byte) error {
 
 func (p *peek) close() error { return errors.Join(p.file.Close(), remove(p.file.Name())) }
 
-// look opens the way into a machine's memory, for one at a time.
-func (m *Machine) look(ctx context.Context, do func([]zone, *peek) error) (err error) {
+// turn takes a right that one has at a time.
+func turn(ctx context.Context, right chan struct{}) (free func(), err error) {
 	select {
-	case m.looking <- struct{}{}:
-		defer func() { <-m.looking }()
+	case right <- struct{}{}:
+		return func() { <-right }, nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for another who looks: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("wait for another who looks: %w", context.Cause(ctx))
 	}
-	s, err := m.runState(ctx)
+}
+
+// look opens the way into a machine's memory, for one at a time.
+func (m *Machine) look(ctx context.Context, do func(*peek) error) (err error) {
+	free, err := turn(ctx, m.looking)
 	if err != nil {
 		return err
 	}
-	if s == "inmigrate" {
-		return errors.New("its state has not arrived")
-	}
-	zones, err := m.zones(ctx)
-	if err != nil {
-		return m.why(err)
-	}
+	defer free()
 	p, err := m.peek()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	return m.why(do(zones, p))
+	return do(p)
 }
+
+// memory is where the RAM is of a machine that has some.
+func (m *Machine) memory(ctx context.Context) ([]zone, error) {
+	s, err := m.runState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s == "inmigrate" {
+		return nil, errors.New("its state has not arrived")
+	}
+	return m.zones(ctx)
+}
+
+// enough is the part of a sample that is as good as all of it, when time is short: an
+// eighth has not three times the error.
+const enough = 8
 
 // SampleMemory reads pages chosen at random, each for itself, while the machine runs.
 func (m *Machine) SampleMemory(ctx context.Context, n int) (out []byte, err error) {
 	if n < 1 || n > vmm.MaxSample {
 		return nil, fmt.Errorf("sample memory of %s: %d pages: ask for 1 to %d", m.spec.Name, n, vmm.MaxSample)
 	}
-	err = m.look(ctx, func(zones []zone, p *peek) error {
-		at := pick(zones, n)
-		out = make([]byte, len(at)*vmm.PageSize)
-		for i, addr := range at {
-			if err := p.page(ctx, addr, out[i*vmm.PageSize:(i+1)*vmm.PageSize]); err != nil {
-				return err
+	zones, err := m.memory(ctx)
+	if err == nil {
+		err = m.look(ctx, func(p *peek) error {
+			at := pick(zones, n)
+			all := make([]byte, len(at)*vmm.PageSize)
+			has, err := p.pages(ctx, at, all)
+			for i, ok := range has {
+				if ok {
+					out = append(out, all[i*vmm.PageSize:(i+1)*vmm.PageSize]...)
+				}
 			}
-		}
-		return nil
-	})
+			if ctx.Err() != nil && enough*len(out) >= len(all) {
+				return nil
+			}
+			return err
+		})
+	}
 	if err != nil {
-		return nil, fmt.Errorf("sample memory of %s: %w", m.spec.Name, err)
+		return nil, fmt.Errorf("sample memory of %s: %w", m.spec.Name, m.why(err))
 	}
 	return out, nil
 }
@@ -172,54 +237,62 @@ func (m *Machine) DirtyRate(ctx context.Context, over time.Duration) (rate int64
 	if over < vmm.MinWatch || over > vmm.MaxWatch {
 		return 0, fmt.Errorf("watch memory of %s for %v: use %v to %v", m.spec.Name, over, vmm.MinWatch, vmm.MaxWatch)
 	}
-	err = m.look(ctx, func(zones []zone, p *peek) error {
-		least, most := int64(0), m.spec.Memory*int64(time.Second)/int64(over)
-		if m.spec.Memory >= leastBlock {
-			took, err := m.startDirtyRate(ctx, over)
-			if err != nil {
-				return err
-			}
-			over = took
-		}
-		share, took, err := p.changed(ctx, pick(zones, watched), over)
-		if err != nil {
-			return err
-		}
-		if m.spec.Memory >= leastBlock {
-			if least, err = m.awaitDirtyRate(ctx); err != nil {
-				return err
-			}
-			most = least + mib - 1
-		}
-		rate = min(max(int64(share*float64(m.spec.Memory)/took.Seconds()), least), most)
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("watch memory of %s: %w", m.spec.Name, err)
+	if rate, err = m.rateOver(ctx, over); err != nil {
+		return 0, fmt.Errorf("watch memory of %s: %w", m.spec.Name, m.why(err))
 	}
 	return rate, nil
 }
 
-// changed reads pages twice, each as long after as all take to be read but at least
-// over, and says which share differs, and after how long.
-func (p *peek) changed(ctx context.Context, at []int64, over time.Duration) (share float64, took time.Duration, err error) {
-	before, now := make([]byte, len(at)*vmm.PageSize), make([]byte, vmm.PageSize)
-	began := time.Now()
-	for i, addr := range at {
-		if err := p.page(ctx, addr, before[i*vmm.PageSize:(i+1)*vmm.PageSize]); err != nil {
-			return 0, 0, err
+func (m *Machine) rateOver(ctx context.Context, over time.Duration) (int64, error) {
+	free, err := turn(ctx, m.watching)
+	if err != nil {
+		return 0, err
+	}
+	defer free()
+	zones, err := m.memory(ctx)
+	if err != nil {
+		return 0, err
+	}
+	least, most := int64(0), m.spec.Memory*int64(time.Second)/int64(over)
+	if m.spec.Memory >= leastBlock {
+		if over, err = m.startDirtyRate(ctx, over); err != nil {
+			return 0, err
 		}
+	}
+	share, took, err := m.changed(ctx, pick(zones, watched), over)
+	if err != nil {
+		return 0, err
+	}
+	if m.spec.Memory >= leastBlock {
+		if least, err = m.awaitDirtyRate(ctx); err != nil {
+			return 0, err
+		}
+		most = least + mib - 1
+	}
+	return min(max(int64(share*float64(m.spec.Memory)/took.Seconds()), least), most), nil
+}
+
+// changed reads pages twice, each as long after as all take to be read but at least
+// over, and says which share differs, and after how long. Others may look meanwhile.
+func (m *Machine) changed(ctx context.Context, at []int64, over time.Duration) (share float64, took time.Duration, err error) {
+	before, now := make([]byte, len(at)*vmm.PageSize), make([]byte, len(at)*vmm.PageSize)
+	read := func(to []byte) error {
+		return m.look(ctx, func(p *peek) error { _, err := p.pages(ctx, at, to); return err })
+	}
+	began := time.Now()
+	if err := read(before); err != nil {
+		return 0, 0, err
 	}
 	if err := rest(ctx, over-time.Since(began)); err != nil {
 		return 0, 0, err
 	}
 	took = time.Since(began)
+	if err := read(now); err != nil {
+		return 0, 0, err
+	}
 	n := 0
-	for i, addr := range at {
-		if err := p.page(ctx, addr, now); err != nil {
-			return 0, 0, err
-		}
-		if !bytes.Equal(now, before[i*vmm.PageSize:(i+1)*vmm.PageSize]) {
+	for i := 0; i < len(now); i += vmm.PageSize {
+		if !bytes.Equal(now[i:i+vmm.PageSize], before[i:i+vmm.PageSize]) {
 			n++
 		}
 	}
