@@ -291,14 +291,21 @@ func (t *transfer) beat(ctx context.Context) (stop func()) {
 // unaccepted waits, when a destination could not be prepared that has not said in the
 // order that it keeps its word, for the ledger to select another or to end the move.
 func (t *transfer) unaccepted(ctx, tctx context.Context, cause error) error {
+	var elsewhere bool
 	err := t.node.order.until(tctx, func(s *ledger.State) bool {
 		m := s.Machine(t.m.Spec.Name)
-		return m == nil || m.Move == nil || m.Move.ID != t.mv.ID || m.Move.To != t.mv.To || m.Move.Accepted
+		elsewhere = m == nil || m.Move == nil || m.Move.ID != t.mv.ID || m.Move.To != t.mv.To
+		return elsewhere || m.Move.Accepted
 	})
-	switch stopped := context.Cause(tctx); {
-	case ctx.Err() != nil || err == nil && stopped == nil:
-		return cause
-	case stopped != nil:
+	if err == nil && elsewhere { // the same event stops this transfer, and says why: see react
+		late := time.NewTimer(orderWithin)
+		defer late.Stop()
+		select {
+		case <-tctx.Done():
+		case <-late.C:
+		}
+	}
+	if stopped := context.Cause(tctx); stopped != nil && ctx.Err() == nil {
 		return stopped
 	}
 	return cause
