@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/survey"
@@ -56,12 +57,14 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 	}
 	b.FreeMemory, b.FreeDisk, b.FreeVCPUs = r.memory, r.disk, r.vcpus
 	b.Moves = n.moves()
-	way, err := n.wayFrom(ctx, n.peer(owner), wayTo(needs.Paths, n.self))
-	if err != nil {
+	var ask errgroup.Group
+	ask.Go(func() error {
+		way, err := n.wayFrom(ctx, n.peer(owner), wayTo(needs.Paths, n.self))
+		b.RTT, b.Bandwidth, b.Unsure = way.RTT.Microseconds(), way.Bandwidth, way.Unsure
 		return err
-	}
-	b.RTT, b.Bandwidth = way.RTT.Microseconds(), way.Bandwidth
-	if b.MissingData, err = n.missing(ctx, b.Machine); err != nil {
+	})
+	ask.Go(func() (err error) { b.MissingData, err = n.missing(ctx, b.Machine); return err })
+	if err := ask.Wait(); err != nil {
 		return err
 	}
 	b.Able = true

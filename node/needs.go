@@ -28,6 +28,7 @@ const (
 	lookWithin  = 4 * time.Second         // all of it; less than needsWithin
 	pathsWithin = 1500 * time.Millisecond // to measure ways that are not known or old
 	oldPath     = 30 * time.Second
+	unsurePath  = 10 * time.Second // what disturbed the measurement may be over
 	needsFresh  = 10 * time.Second // a plan and the move after it look once
 )
 
@@ -214,7 +215,7 @@ func (n *Node) ways(ctx context.Context) []ledger.Way {
 	var out []ledger.Way
 	for _, m := range members { // they are by ID
 		if path, _ := n.survey.Path(n.peer(m.ID)); m.ID != n.self && path.Away > 0 {
-			out = append(out, ledger.Way{Member: m.ID, RTT: path.RTT.Microseconds(), Bandwidth: path.Away})
+			out = append(out, ledger.Way{Member: m.ID, RTT: path.RTT.Microseconds(), Bandwidth: path.Away, Unsure: path.AwayUnsure})
 		}
 	}
 	return out
@@ -233,7 +234,9 @@ func (n *Node) refresh(ctx context.Context, members []member, older time.Duratio
 		if m.ID == n.self || !n.sees(id) {
 			continue
 		}
-		if path, _ := n.survey.Path(id); path.RTT == 0 || path.Away == 0 || time.Since(path.At) > older {
+		path, _ := n.survey.Path(id)
+		unsure := (path.Unsure || path.AwayUnsure) && time.Since(path.At) > unsurePath
+		if path.RTT == 0 || path.Away == 0 || unsure || time.Since(path.At) > older {
 			all = append(all, due{id, path.At})
 		}
 	}
@@ -300,15 +303,18 @@ const (
 func (n *Node) wayFrom(ctx context.Context, from peer.ID, theirs ledger.Way) (survey.Path, error) {
 	path, fresh := n.survey.Path(from)
 	var err error
-	if !fresh || path.Bandwidth == 0 {
-		if path, err = n.measureSoon(ctx, from); isBusy(err) {
+	switch {
+	case !fresh || path.Bandwidth == 0:
+		path, err = n.measureSoon(ctx, from)
+		last, still := n.survey.Path(from)
+		if err != nil && last.Bandwidth > 0 && (still || isBusy(err)) { // or it is being measured again, to be sure
+			path, err = last, nil
+		} else if least := n.survey.Least(); isBusy(err) && (least > 0 || theirs.Bandwidth > 0) {
 			// Machines that move all the time would else keep out whoever is new.
-			if last, _ := n.survey.Path(from); last.Bandwidth > 0 {
-				path, err = last, nil
-			} else if least := n.survey.Least(); least > 0 || theirs.Bandwidth > 0 {
-				path, err = survey.Path{Bandwidth: least}, nil // 0: the ledger takes theirs
-			}
+			path, err = survey.Path{Bandwidth: least, Unsure: true}, nil // 0: the ledger takes theirs
 		}
+	case path.Unsure && time.Since(path.At) > unsurePath: // for the next time
+		n.spawn(func() { _, _ = n.survey.Measure(n.taskCtx, from) })
 	}
 	if err == nil && path.RTT == 0 { // the other has measured it
 		path.RTT, err = n.overlay.RTT(ctx, from)

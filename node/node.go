@@ -163,7 +163,7 @@ func (n *Node) open() error {
 		Log:      n.log,
 	})
 	if err == nil {
-		n.survey = survey.New(n.overlay, survey.Config{Fresh: pathsFresh, Log: n.log})
+		n.survey = survey.New(n.overlay, survey.Config{Self: n.overlay.ID(), Fresh: pathsFresh, Log: n.log})
 	}
 	return err
 }

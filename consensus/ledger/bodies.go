@@ -194,6 +194,7 @@ type Bid struct {
 	Lacks       string   `json:"lacks,omitempty"`        // set by the ledger, which does not keep the lists: needed features that are not among them
 	RTT         int64    `json:"rtt_us"`                 // to the owner, microseconds, measured
 	Bandwidth   int64    `json:"bandwidth"`              // from the owner, bytes per second, measured
+	Unsure      bool     `json:"unsure,omitempty"`       // of the bandwidth: no two measurements agree
 	MissingData int64    `json:"missing_bytes"`          // of the image, bytes this member lacks
 	Moves       int64    `json:"moves"`                  // that it takes part in now
 	Index       uint64   `json:"index,omitempty"`        // set by the ledger: place in the order

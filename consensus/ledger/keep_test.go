@@ -72,7 +72,7 @@ func TestNobodyMakesTheStateTooLargeToKeep(t *testing.T) {
 		MemoryBytes: maxSize, DiskBytes: maxSize, DirtyRate: maxSize,
 	}
 	for i := range MaxMembers {
-		needs.Paths = append(needs.Paths, Way{Member: MemberID(i + 1), RTT: maxRTT, Bandwidth: maxSize})
+		needs.Paths = append(needs.Paths, Way{Member: MemberID(i + 1), RTT: maxRTT, Bandwidth: maxSize, Unsure: true})
 	}
 	for round := range 2 { // the second with a last move
 		w.must(first, &Intent{Machine: name, Epoch: 1, Needs: needs})

@@ -36,6 +36,7 @@ const (
 	one           = 1024 // what factors are in parts of
 	unknownSpread = 256  // of a path without moves, in 1/1024
 	unknownWeight = 2    // moves that it counts as
+	unsureTimes   = 8    // as fast as an unsure bandwidth says a path may be: a busy host measured a tenth
 	maxMillis     = int64(1) << 40
 )
 
@@ -48,6 +49,7 @@ type work struct {
 	encodes             int64 // bytes a second; 0: not known
 	rtt                 int64 // microseconds
 	bandwidth           int64 // bytes a second, more than 0
+	unsure              bool  // of the bandwidth
 	limits              Limits
 	habit               Habit
 	path                *Path // or nil
@@ -83,6 +85,10 @@ func forecast(w work) Forecast {
 
 	spread := w.path.spread()
 	f.Low, f.High = scale(f.Millis, one, one+spread), min(scale(f.Millis, one+spread, one), maxMillis)
+	if w.unsure {
+		w.bandwidth, w.unsure = min(w.bandwidth, int64(1)<<50)*unsureTimes, false
+		f.Low = min(f.Low, forecast(w).Low)
+	}
 	f.PauseLow = scale(f.Pause, one, one+2*spread)
 	f.PauseHigh = min(scale(f.Pause, one+2*spread, one), max(w.limits.MaxDowntime, f.Pause))
 	return f

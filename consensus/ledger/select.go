@@ -85,7 +85,7 @@ func (s *State) judge(v *Verdict, m *Machine, mv *Move, dst *Member, b *Bid, at 
 	}
 	s.judgeDriver(v, &mv.Needs, dst, b)
 	s.judgeRoom(v, &mv.Needs, dst, b)
-	rtt, bandwidth := believed(&mv.Needs, b)
+	rtt, bandwidth, unsure := believed(&mv.Needs, b)
 	if bandwidth == 0 {
 		v.no("the way to it was not measured", "see whether "+dst.Site+" is reachable: `dcnode member ls`")
 		return
@@ -93,22 +93,23 @@ func (s *State) judge(v *Verdict, m *Machine, mv *Move, dst *Member, b *Bid, at 
 	v.Forecast = forecast(work{
 		image: b.MissingData, disk: mv.Needs.DiskBytes, memory: mv.Needs.MemoryBytes, dirty: mv.Needs.DirtyRate,
 		hot: mv.Needs.Hot, diskRate: mv.Needs.DiskRate, encodes: mv.Needs.Encodes,
-		rtt: rtt, bandwidth: bandwidth, limits: mv.Limits, habit: m.Habit, path: s.Path(m.Owner, dst.ID),
+		rtt: rtt, bandwidth: bandwidth, unsure: unsure, limits: mv.Limits, habit: m.Habit, path: s.Path(m.Owner, dst.ID),
 	})
 	v.Score = dst.Record.weigh(v.Forecast.Millis)
 }
 
-// believed are the round trip and the bandwidth that count.
-func believed(n *Needs, b *Bid) (rtt, bandwidth int64) {
-	rtt, bandwidth = b.RTT, b.Bandwidth
+// believed are the round trip and the bandwidth that count, and whether who measured that
+// bandwidth is not sure of it.
+func believed(n *Needs, b *Bid) (rtt, bandwidth int64, unsure bool) {
+	rtt, bandwidth, unsure = b.RTT, b.Bandwidth, b.Unsure
 	i, ok := slices.BinarySearchFunc(n.Paths, b.Member, func(w Way, id MemberID) int { return cmp.Compare(w.Member, id) })
 	if !ok {
-		return rtt, bandwidth
+		return rtt, bandwidth, unsure
 	}
 	if own := n.Paths[i].Bandwidth; own > 0 && (bandwidth == 0 || own < bandwidth) {
-		bandwidth = own
+		bandwidth, unsure = own, n.Paths[i].Unsure
 	}
-	return max(rtt, n.Paths[i].RTT), bandwidth
+	return max(rtt, n.Paths[i].RTT), bandwidth, unsure
 }
 
 // judgeDriver says what is against running the machine there.

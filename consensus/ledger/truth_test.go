@@ -81,3 +81,22 @@ func TestMemoryIsNotQuickerThanItsEncoder(t *testing.T) {
 		t.Errorf("one byte a second: %+v", f)
 	}
 }
+
+func TestUnsureBandwidthMakesTheRangeWider(t *testing.T) {
+	w := work{memory: gib1, disk: 100 * mib1, dirty: mib1, rtt: 3000, bandwidth: 5 * mib1, limits: Limits{MaxDowntime: 300}}
+	sure := forecast(w)
+	w.unsure = true
+	unsure := forecast(w)
+	w.bandwidth, w.unsure = 40*mib1, false
+	truth := forecast(w)
+	if sure.Low <= truth.Millis {
+		t.Fatalf("%d ms is in the range from %d on anyway", truth.Millis, sure.Low)
+	}
+	if unsure.Low > truth.Millis || unsure.Millis != sure.Millis || unsure.High != sure.High {
+		t.Errorf("sure: %+v\nunsure: %+v", sure, unsure)
+	}
+	w.bandwidth, w.unsure = maxSize, true
+	if f := forecast(w); f.Low <= 0 || f.Low > f.Millis {
+		t.Errorf("the fastest path: %+v", f)
+	}
+}

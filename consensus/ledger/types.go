@@ -273,8 +273,9 @@ type Needs struct {
 // Way is a measured path to a member.
 type Way struct {
 	Member    MemberID `json:"member"`
-	RTT       int64    `json:"rtt_us"`    // microseconds
-	Bandwidth int64    `json:"bandwidth"` // bytes a second
+	RTT       int64    `json:"rtt_us"`           // microseconds
+	Bandwidth int64    `json:"bandwidth"`        // bytes a second
+	Unsure    bool     `json:"unsure,omitempty"` // it may carry far more: no two measurements agree
 }
 
 // Forecast is what a move is expected to be.

@@ -20,6 +20,9 @@ type mesh struct {
 	rates map[[2]peer.ID]float64 // bytes a second, from and to
 	at    map[peer.ID]*station
 	serve sync.WaitGroup // handlers
+	// stall is how much longer than it should, in its n-th millisecond, a stream takes
+	// to carry something; nil: nothing stalls.
+	stall func(n int64) time.Duration
 }
 
 // station is one member's end of it.
@@ -79,6 +82,7 @@ func (s *station) Open(_ context.Context, to peer.ID, _ string) (gossip.Stream, 
 	far.mu.Unlock()
 	there := newLane(s.mesh.rates[[2]peer.ID{s.id, to}], s.mesh.rtt/2)
 	back := newLane(s.mesh.rates[[2]peer.ID{to, s.id}], s.mesh.rtt/2)
+	there.stall, back.stall = s.mesh.stall, s.mesh.stall
 	serve := far.handle
 	if far.strange != nil {
 		serve = func(_ context.Context, st gossip.Stream) { far.strange(st) }
@@ -91,6 +95,8 @@ func (s *station) Open(_ context.Context, to peer.ID, _ string) (gossip.Stream, 
 type lane struct {
 	rate  float64
 	delay time.Duration
+	stall func(int64) time.Duration
+	born  time.Time
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -110,7 +116,7 @@ func newLane(rate float64, delay time.Duration) *lane {
 	if rate == 0 {
 		rate = 125e6
 	}
-	return &lane{rate: rate, delay: delay, changed: make(chan struct{})}
+	return &lane{rate: rate, delay: delay, born: time.Now(), changed: make(chan struct{})}
 }
 
 func (l *lane) change(f func()) {
@@ -163,6 +169,9 @@ func (l *lane) write(p []byte) (int, error) {
 			l.free = now
 		}
 		l.free = l.free.Add(time.Duration(float64(len(part)) / l.rate * float64(time.Second)))
+		if l.stall != nil {
+			l.free = l.free.Add(l.stall(l.free.Sub(l.born).Milliseconds()))
+		}
 		l.queue = append(l.queue, parcel{append([]byte(nil), part...), l.free.Add(l.delay)})
 		l.queued += len(part)
 		n += len(part)

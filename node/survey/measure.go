@@ -2,7 +2,9 @@ package survey
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -10,14 +12,14 @@ import (
 	"github.com/dcnode/dcnode/gossip"
 )
 
-// Measure measures the path to a member now, both ways, in about a second. Whoever asks
-// while it is being measured gets the same answer. [ErrBusy] and [ErrSpent] say that
-// it should not be measured now.
+// Measure measures the path to a member now, both ways, in about a second; in three, if
+// what it sees is doubtful. Whoever asks while it is being measured gets the same answer.
+// [ErrBusy] and [ErrSpent] say that it should not be measured now.
 func (s *Survey) Measure(ctx context.Context, p peer.ID) (Path, error) {
 	for {
 		f, mine := s.board(p)
 		if mine {
-			f.path, f.err = s.measure(ctx, p)
+			f.path, f.err = s.repeat(ctx, p)
 			f.gone = f.err != nil && ctx.Err() != nil
 			s.land(p, f)
 			return f.path, f.err
@@ -31,6 +33,26 @@ func (s *Survey) Measure(ctx context.Context, p peer.ID) (Path, error) {
 			return f.path, f.err
 		}
 	}
+}
+
+// tries is how often a path is measured in a row when the figures are doubtful.
+const tries = 3
+
+// repeat measures until there are figures without doubt, or so often that it is no use.
+func (s *Survey) repeat(ctx context.Context, p peer.ID) (path Path, err error) {
+	for i := range tries {
+		next, doubt, err := s.measure(ctx, p)
+		if err != nil && i == 0 {
+			return Path{}, err
+		}
+		if err != nil { // what is known by now is better than nothing
+			return path, nil
+		}
+		if path = next; !doubt {
+			break
+		}
+	}
+	return path, nil
 }
 
 // board joins the measurement under way, or begins one.
@@ -52,33 +74,71 @@ func (s *Survey) land(p peer.ID, f *flight) {
 	close(f.done)
 }
 
-func (s *Survey) measure(ctx context.Context, p peer.ID) (Path, error) {
+// measure measures once. A member takes part in one measurement at a time, and so each
+// takes its own turn and that of the other: the lesser ID's first, so that no two wait for
+// each other.
+func (s *Survey) measure(ctx context.Context, p peer.ID) (path Path, doubt bool, err error) {
 	if err := s.may(p, s.purse); err != nil {
-		return Path{}, describe(p, err)
+		return path, false, describe(p, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()
 	rtt, err := s.ping(ctx, p)
 	if err != nil {
-		return Path{}, describe(p, err)
+		return path, false, describe(p, err)
+	}
+	before := time.Now()
+	first := s.cfg.Self < p
+	if first {
+		free, err := s.own(ctx)
+		if err != nil {
+			return path, false, describe(p, err)
+		}
+		defer free()
 	}
 	st, err := s.overlay.Open(ctx, p, protocol)
 	if err != nil {
-		return Path{}, describe(p, err)
+		return path, false, describe(p, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 	defer stop()
-	towards, away, spent, err := ask(st, rtt)
-	s.pay(s.purse, p, spent)
-	if err != nil {
+	fail := func(err error) (Path, bool, error) {
 		_ = st.Reset()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return Path{}, describe(p, err)
+		return Path{}, false, describe(p, err)
+	}
+	if err := welcome(st); err != nil {
+		return fail(err)
+	}
+	if !first {
+		free, err := s.own(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		defer free()
+	}
+	if known, ok := s.Path(p); ok && known.Bandwidth > 0 && known.Away > 0 && known.measured.After(before) {
+		_ = st.Close() // the other has measured it meanwhile
+		return s.note(p, rtt, figure{}, figure{}), false, nil
+	}
+	towards, away, spent, err := s.ask(st, rtt)
+	s.pay(s.purse, p, spent)
+	if err != nil {
+		return fail(err)
 	}
 	_ = st.Close() // nothing is on its way any more
-	return s.note(p, rtt, towards, away), nil
+	return s.note(p, rtt, towards, away), towards.doubt || away.doubt, nil
+}
+
+// own takes this member's turn.
+func (s *Survey) own(ctx context.Context) (free func(), err error) {
+	free, ok := s.take(ctx)
+	if !ok {
+		return nil, fmt.Errorf("%w: this member takes part in another measurement", ErrBusy)
+	}
+	return free, nil
 }
 
 // ping takes the least of some round trips: the others met something on their way.
@@ -95,24 +155,30 @@ func (s *Survey) ping(ctx context.Context, p peer.ID) (least time.Duration, err 
 	return max(least, time.Microsecond), nil
 }
 
-// ask is the opener's side of a stream.
-func ask(st gossip.Stream, rtt time.Duration) (towards, away, spent int64, err error) {
-	_ = st.SetDeadline(time.Now().Add(probeWithin))
+// welcome waits for the server's turn.
+func welcome(st gossip.Stream) error {
+	_ = st.SetDeadline(time.Now().Add(2 * turnWithin))
 	what, _, err := readWord(st)
 	switch {
 	case err != nil:
-		return 0, 0, 0, err
+		return err
 	case what == wordBusy:
-		return 0, 0, 0, fmt.Errorf("%w: the other member moves a machine, or has been measured enough for now", ErrBusy)
+		return fmt.Errorf("%w: the other member moves a machine, or is being measured, or has been enough for now", ErrBusy)
 	case what != wordWelcome:
-		return 0, 0, 0, fmt.Errorf("%w: word %q", errNonsense, what)
+		return fmt.Errorf("%w: word %q", errNonsense, what)
 	}
-	if err := writeWord(st, wordTrip, int64(rtt)); err != nil {
-		return 0, 0, 0, err
+	return nil
+}
+
+// ask is the opener's side of a stream, once it is welcome.
+func (s *Survey) ask(st gossip.Stream, rtt time.Duration) (towards, away figure, spent int64, err error) {
+	_ = st.SetDeadline(time.Now().Add(probeWithin))
+	if err := writeWord(st, wordTrip, max(int64(rtt), 1)); err != nil {
+		return towards, away, 0, err
 	}
-	towards, spent, err = receive(st, rtt)
+	towards, spent, err = receive(st, rtt, s.watch)
 	if err != nil {
-		return 0, 0, spent, err
+		return figure{}, away, spent, err
 	}
 	away, sent, err := send(st)
 	return towards, away, spent + sent, err
@@ -133,7 +199,7 @@ func (s *Survey) Serve() {
 // serve is the server's side of a stream.
 func (s *Survey) serve(ctx context.Context, st gossip.Stream) error {
 	p := st.Peer()
-	_ = st.SetDeadline(time.Now().Add(turnWithin + probeWithin))
+	_ = st.SetDeadline(time.Now().Add(2*turnWithin + probeWithin))
 	free, ok := s.take(ctx)
 	if ok {
 		defer free()
@@ -145,6 +211,9 @@ func (s *Survey) serve(ctx context.Context, st gossip.Stream) error {
 		return err
 	}
 	what, trip, err := readWord(st)
+	if errors.Is(err, io.EOF) {
+		return nil // it knows the path by now
+	}
 	if err == nil && what != wordTrip {
 		err = fmt.Errorf("%w: word %q", errNonsense, what)
 	}
@@ -157,12 +226,12 @@ func (s *Survey) serve(ctx context.Context, st gossip.Stream) error {
 		return err
 	}
 	path, known := s.Path(p)
-	if known && path.Bandwidth > 0 && time.Since(path.At) < s.cfg.Fresh/2 {
+	if known && path.Bandwidth > 0 && !path.Unsure && time.Since(path.At) < s.cfg.Fresh/2 {
 		s.hear(p, away)
 		return writeWord(st, wordDone, path.Bandwidth)
 	}
 	// Whoever lies about the round trip spoils what is known about itself.
-	towards, got, err := receive(st, time.Duration(min(trip, int64(longest))))
+	towards, got, err := receive(st, time.Duration(min(trip, int64(longest))), s.watch)
 	s.pay(s.account, p, got)
 	if err != nil {
 		return err
@@ -173,11 +242,12 @@ func (s *Survey) serve(ctx context.Context, st gossip.Stream) error {
 
 // hear notes what another member says that it gets from here; the rest of the path is
 // no younger for it.
-func (s *Survey) hear(p peer.ID, away int64) {
+func (s *Survey) hear(p peer.ID, away figure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := s.paths[p]
-	path.Away = mix(path.Away, away, probeWeight)
+	path.Away, path.AwayUnsure, path.lastAway = weigh(path.Away, path.AwayUnsure, path.lastAway, away)
+	path.measured = time.Now()
 	s.paths[p] = path
 }
 

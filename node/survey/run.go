@@ -135,6 +135,18 @@ func (r *run) steady() bool {
 	return 3*max(a, b) <= 4*min(a, b)
 }
 
+// even says whether what the rate is made of came evenly: at one rate, and no part twice
+// as fast as another. It does not while other work takes the processor from the reader, the
+// sender or who stands between them: what waited meanwhile comes all at once.
+func (r *run) even() bool {
+	_, some := r.third()
+	n := len(some)
+	if n < parts/2 || !r.steady() {
+		return false
+	}
+	return some[n-n/4-1].perSecond() <= 2*some[n/4].perSecond()
+}
+
 // more is how many bytes the sender may send in all, if that is more than it knows.
 func (r *run) more() (total int64, ok bool) {
 	got := r.got()

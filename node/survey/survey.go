@@ -11,8 +11,13 @@
 // path's: what came before it opened the congestion window. Then the roles change.
 // See run.go.
 //
-// What is measured disturbs what is carried. So a member is measured by one at a time,
-// no more than so many bytes a minute are spent on it, and nobody is measured who
+// One measurement is not believed alone. A host that has other work makes a path look
+// slower than it is, by ten times and more; so a run whose bytes came in bursts, or whose
+// reader was starved of processors, is made again at once and counts little. And a figure
+// is sure only when two measurements agree, or a transfer has shown it ([Path.Unsure]).
+//
+// What is measured disturbs what is carried. So a member takes part in one
+// measurement at a time, no more than so many bytes a minute are spent on it, and nobody is measured who
 // moves a machine: what a transfer achieves is told by the transfer ([Survey.Learn]).
 package survey
 
@@ -50,6 +55,8 @@ const (
 	// A figure is mixed with the one before, unless that is too old: a run of a
 	// fraction of a second says less than a transfer.
 	probeWeight = 0.5
+	doubtWeight = 0.125 // of a run that is doubtful
+	alike       = 1.25  // factor within which two measurements agree
 	bulkWeight  = 0.75
 	leastBulk   = 1 << 20 // bytes, and time, below which a transfer says nothing
 	leastTook   = 200 * time.Millisecond
@@ -74,6 +81,8 @@ type Overlay interface {
 
 // Config says how a survey is made. The zero value works.
 type Config struct {
+	// Self is this member. Two that measure each other take their turns by ID.
+	Self peer.ID
 	// Fresh is how long a path counts as known; Run measures it again after half of it.
 	// 0: DefaultFresh.
 	Fresh time.Duration
@@ -92,6 +101,13 @@ type Path struct {
 	Bandwidth int64         `json:"bandwidth"` // bytes a second towards us
 	Away      int64         `json:"away"`      // bytes a second away from us, as the other measured it; 0: not known
 	At        time.Time     `json:"at"`        // when it was last measured or learnt
+	// Unsure and AwayUnsure: the figure may be far off, mostly too low. No two
+	// measurements agree yet, and no transfer has shown it.
+	Unsure     bool `json:"unsure,omitempty"`
+	AwayUnsure bool `json:"away_unsure,omitempty"`
+
+	last, lastAway int64     // of the measurements without doubt; 0: there is none
+	measured       time.Time // At without what transfers have told
 }
 
 // Survey measures the paths to the other members and remembers them. Its methods may
@@ -99,7 +115,8 @@ type Path struct {
 type Survey struct {
 	overlay Overlay
 	cfg     Config
-	turn    chan struct{} // held by whoever is being served
+	turn    chan struct{} // held by the measurement that this member takes part in
+	watch   watch
 
 	mu      sync.Mutex
 	paths   map[peer.ID]Path
@@ -133,7 +150,7 @@ func New(o Overlay, cfg Config) *Survey {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Survey{
-		overlay: o, cfg: cfg, turn: make(chan struct{}, 1),
+		overlay: o, cfg: cfg, turn: make(chan struct{}, 1), watch: overslept,
 		paths: map[peer.ID]Path{}, tried: map[peer.ID]time.Time{}, flights: map[peer.ID]*flight{}, theirs: map[peer.ID]*bucket{},
 	}
 }
@@ -175,15 +192,15 @@ func (s *Survey) count(n int) {
 
 // Learn takes what a transfer from a member to here achieved. Short ones say nothing.
 func (s *Survey) Learn(p peer.ID, bytes int64, took time.Duration) {
-	s.learn(p, bytes, took, func(path *Path) *int64 { return &path.Bandwidth })
+	s.learn(p, bytes, took, func(path *Path) (*int64, *bool) { return &path.Bandwidth, &path.Unsure })
 }
 
 // LearnAway takes what a transfer from here to a member achieved.
 func (s *Survey) LearnAway(p peer.ID, bytes int64, took time.Duration) {
-	s.learn(p, bytes, took, func(path *Path) *int64 { return &path.Away })
+	s.learn(p, bytes, took, func(path *Path) (*int64, *bool) { return &path.Away, &path.AwayUnsure })
 }
 
-func (s *Survey) learn(p peer.ID, bytes int64, took time.Duration, of func(*Path) *int64) {
+func (s *Survey) learn(p peer.ID, bytes int64, took time.Duration, of func(*Path) (*int64, *bool)) {
 	if bytes < leastBulk || took < leastTook {
 		return
 	}
@@ -191,9 +208,12 @@ func (s *Survey) learn(p peer.ID, bytes int64, took time.Duration, of func(*Path
 	defer s.mu.Unlock()
 	path := s.paths[p]
 	if time.Since(path.At) >= s.cfg.Fresh {
-		path.Bandwidth, path.Away = 0, 0
+		path = Path{RTT: path.RTT}
 	}
-	rate := of(&path)
+	rate, unsure := of(&path)
+	if *unsure {
+		*rate, *unsure = 0, false
+	}
 	*rate = mix(*rate, perSecond(bytes, took), bulkWeight)
 	path.At = time.Now()
 	s.paths[p] = path
@@ -220,8 +240,29 @@ func mix(old, now int64, weight float64) int64 {
 	return int64(float64(old) + weight*(float64(now)-float64(old)))
 }
 
+// weigh is what is known of one direction after a measurement, as it was before.
+func weigh(rate int64, unsure bool, last int64, f figure) (int64, bool, int64) {
+	agree := func(a, b int64) bool {
+		return float64(max(a, b)) <= alike*float64(min(a, b))
+	}
+	switch {
+	case f.rate <= 0:
+		return rate, unsure, last
+	case f.doubt:
+		return mix(rate, f.rate, doubtWeight), unsure || rate == 0, last
+	case rate == 0 || last == 0 && unsure:
+		return f.rate, true, f.rate
+	case agree(rate, f.rate):
+		return mix(rate, f.rate, probeWeight), false, f.rate
+	case last > 0 && agree(last, f.rate): // two that agree outvote what was before
+		return mix(last, f.rate, probeWeight), false, f.rate
+	}
+	// One of both is wrong, and what disturbs a measurement makes it slower.
+	return max(rate, f.rate), true, f.rate
+}
+
 // note keeps a measurement. The caller holds no lock.
-func (s *Survey) note(p peer.ID, rtt time.Duration, towards, away int64) Path {
+func (s *Survey) note(p peer.ID, rtt time.Duration, towards, away figure) Path {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := s.paths[p]
@@ -231,9 +272,10 @@ func (s *Survey) note(p peer.ID, rtt time.Duration, towards, away int64) Path {
 	if rtt > 0 {
 		path.RTT = rtt
 	}
-	path.Bandwidth = mix(path.Bandwidth, towards, probeWeight)
-	path.Away = mix(path.Away, away, probeWeight)
+	path.Bandwidth, path.Unsure, path.last = weigh(path.Bandwidth, path.Unsure, path.last, towards)
+	path.Away, path.AwayUnsure, path.lastAway = weigh(path.Away, path.AwayUnsure, path.lastAway, away)
 	path.At = time.Now()
+	path.measured = path.At
 	s.paths[p] = path
 	return path
 }
@@ -269,7 +311,7 @@ func (s *Survey) next() (peer.ID, bool) {
 	for _, p := range all {
 		path := s.paths[p.ID]
 		known := path.RTT > 0 && path.Bandwidth > 0 && now.Sub(path.At) < s.cfg.Fresh/2
-		if p.Connected && !known && now.Sub(s.tried[p.ID]) >= min(retryAfter, s.cfg.Fresh/2) {
+		if p.Connected && (!known || path.Unsure || path.AwayUnsure) && now.Sub(s.tried[p.ID]) >= min(retryAfter, s.cfg.Fresh/2) {
 			due = append(due, p.ID)
 		}
 	}

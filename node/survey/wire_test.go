@@ -29,8 +29,11 @@ func words(pairs ...any) []byte {
 func TestSenderSendsWhatItWasGranted(t *testing.T) {
 	s := &said{Reader: bytes.NewReader(words(wordGrant, 100, wordGrant, 70001, wordDone, 12345))}
 	rate, n, err := send(s)
-	if err != nil || rate != 12345 || n != 70001 || s.written != 70001 {
-		t.Errorf("told %d after %d bytes, %d written, %v", rate, n, s.written, err)
+	if err != nil || rate != (figure{rate: 12345}) || n != 70001 || s.written != 70001 {
+		t.Errorf("told %v after %d bytes, %d written, %v", rate, n, s.written, err)
+	}
+	if rate, _, err := send(&said{Reader: bytes.NewReader(words(wordGrant, 100, wordDoubt, 7))}); err != nil || rate != (figure{7, true}) {
+		t.Errorf("told %v, %v of a doubtful run", rate, err)
 	}
 }
 
@@ -46,7 +49,7 @@ func TestNonsenseIsNamed(t *testing.T) {
 		"a negative number": words(wordDone, -1),
 	} {
 		if rate, n, err := send(&said{Reader: bytes.NewReader(b)}); !errors.Is(err, errNonsense) || n > 7 {
-			t.Errorf("%s: %d after %d bytes, %v", name, rate, n, err)
+			t.Errorf("%s: %v after %d bytes, %v", name, rate, n, err)
 		}
 	}
 }
@@ -70,8 +73,8 @@ func FuzzSend(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := &said{Reader: bytes.NewReader(b)}
 		rate, n, err := send(s)
-		if n != s.written || n > mostRun || err == nil && (rate < 1 || rate > mostRate) {
-			t.Fatalf("told %d after %d bytes, %d written, %v", rate, n, s.written, err)
+		if n != s.written || n > mostRun || err == nil && (rate.rate < 1 || rate.rate > mostRate) {
+			t.Fatalf("told %v after %d bytes, %d written, %v", rate, n, s.written, err)
 		}
 	})
 }
@@ -79,9 +82,9 @@ func FuzzSend(f *testing.F) {
 func FuzzReceive(f *testing.F) {
 	f.Add(make([]byte, 200<<10))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		rate, n, err := receive(&said{Reader: bytes.NewReader(b)}, 0)
-		if n > int64(len(b)) || n > mostRun || err == nil && (rate < 1 || rate > mostRate) {
-			t.Fatalf("%d a second, %d of %d bytes, %v", rate, n, len(b), err)
+		rate, n, err := receive(&said{Reader: bytes.NewReader(b)}, 0, overslept)
+		if n > int64(len(b)) || n > mostRun || err == nil && (rate.rate < 1 || rate.rate > mostRate) {
+			t.Fatalf("%v a second, %d of %d bytes, %v", rate, n, len(b), err)
 		}
 	})
 }
