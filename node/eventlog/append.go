@@ -89,10 +89,10 @@ func (l *Log) writeSome(events []*consensus.Event) (int, error) {
 	if len(added) == 0 {
 		return taken, nil
 	}
-	if err := l.disk.write(l.f, buf, s.size); err != nil {
+	if err := l.disk.Write(l.f, buf, s.size); err != nil {
 		// A part of it may be there. Without it the log is whole; if it stays, the
 		// next Open removes it.
-		_ = l.disk.truncate(l.f, s.size)
+		_ = l.disk.Truncate(l.f, s.size)
 		return 0, err
 	}
 	for _, a := range added {
@@ -114,13 +114,13 @@ func within(added []addition, h consensus.Hash) bool {
 
 // nextSegment finishes the last segment and begins another.
 func (l *Log) nextSegment() error {
-	if err := l.disk.sync(l.f); err != nil {
+	if err := l.disk.Sync(l.f); err != nil {
 		return err
 	}
 	s := l.last()
 	l.synced = s.size
 	// It can be made again, so it may fail for any reason but the disk's end.
-	_ = l.disk.place(s.summaryPath(), s.marshalSummary())
+	_ = l.disk.Place(s.summaryPath(), s.marshalSummary())
 	l.rotate = false
 	return l.newSegment()
 }
@@ -161,7 +161,7 @@ func (l *Log) Sync() error {
 	if err != nil || done {
 		return err
 	}
-	err = l.disk.sync(f)
+	err = l.disk.Sync(f)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

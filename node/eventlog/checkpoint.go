@@ -86,14 +86,14 @@ func (l *Log) save(c Checkpoint) error {
 	if n := len(l.rounds); n > 0 && c.Round < l.rounds[n-1] {
 		return fmt.Errorf("save checkpoint of round %d: there is a newer one, of round %d", c.Round, l.rounds[n-1])
 	}
-	if err := l.disk.place(filepath.Join(l.dir, checkpointName(c.Round)), c.marshal(l.cfg.Network)); err != nil {
+	if err := l.disk.Place(filepath.Join(l.dir, checkpointName(c.Round)), c.marshal(l.cfg.Network)); err != nil {
 		return fmt.Errorf("save checkpoint: %w", err)
 	}
 	if n := len(l.rounds); n == 0 || l.rounds[n-1] != c.Round {
 		l.rounds = append(l.rounds, c.Round)
 	}
 	for len(l.rounds) > keepCheckpoints {
-		if err := l.disk.remove(filepath.Join(l.dir, checkpointName(l.rounds[0]))); err != nil {
+		if err := l.disk.Remove(filepath.Join(l.dir, checkpointName(l.rounds[0]))); err != nil {
 			return fmt.Errorf("remove an old checkpoint: %w", err)
 		}
 		l.rounds = l.rounds[1:]
@@ -128,7 +128,7 @@ func (l *Log) readCheckpoints() error {
 		var bad *DamageError
 		if errors.As(err, &bad) {
 			l.opened.Notes = append(l.opened.Notes, fmt.Sprintf("%v; it is put aside as %s.bad", err, name))
-			if err := l.disk.rename(path, path+".bad"); err != nil {
+			if err := l.disk.Rename(path, path+".bad"); err != nil {
 				return fmt.Errorf("open event log: put a damaged checkpoint aside: %w", err)
 			}
 			continue

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/dcnode/dcnode/consensus"
+	"github.com/dcnode/dcnode/node/disk"
 )
 
 // Names in a data directory.
@@ -52,7 +53,7 @@ type Config struct {
 
 	// For tests. BootID names the boot of the machine; empty: what the kernel says.
 	BootID string
-	Fault  Fault
+	Fault  disk.Fault
 }
 
 func (c *Config) fill() {
@@ -111,7 +112,7 @@ type Opened struct {
 // from one at a time.
 type Log struct {
 	cfg    Config
-	disk   disk
+	disk   disk.Disk
 	dir    string
 	opened Opened
 	upTo   Position // where the log ended when it was opened
@@ -140,7 +141,7 @@ type Log struct {
 func Open(cfg Config) (*Log, error) {
 	cfg.fill()
 	l := &Log{
-		cfg: cfg, disk: disk{cfg.Fault}, dir: filepath.Join(cfg.Dir, Folder),
+		cfg: cfg, disk: disk.Disk{Fault: cfg.Fault}, dir: filepath.Join(cfg.Dir, Folder),
 		win:   window{index: map[consensus.Hash]Position{}},
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -173,14 +174,8 @@ func refuseOld(dir string) error {
 
 // read finds out what there is.
 func (l *Log) read() error {
-	left, err := filepath.Glob(filepath.Join(l.dir, "*"+temporary))
-	if err != nil {
-		return fmt.Errorf("open event log: %w", err)
-	}
-	for _, path := range left {
-		if err := l.disk.remove(path); err != nil {
-			return fmt.Errorf("open event log: remove what a crash left: %w", err)
-		}
+	if err := l.disk.ClearTemporary(l.dir); err != nil {
+		return fmt.Errorf("open event log: remove what a crash left: %w", err)
 	}
 	if err := l.readCheckpoints(); err != nil {
 		return err
@@ -191,7 +186,7 @@ func (l *Log) read() error {
 	}
 	begun := false
 	h, err := load(l.dir, l.cfg.BootID, birth, func(s *segment) {
-		_ = l.disk.place(s.summaryPath(), s.marshalSummary())
+		_ = l.disk.Place(s.summaryPath(), s.marshalSummary())
 	}, func(s *segment, rec *record, e *consensus.Event) {
 		if !begun && e.BirthRound >= birth {
 			begun = true
@@ -254,19 +249,19 @@ func (l *Log) take() error {
 	}
 	l.f = f
 	if l.hist.torn != "" {
-		if err := l.disk.truncate(f, s.size); err != nil {
+		if err := l.disk.Truncate(f, s.size); err != nil {
 			return err
 		}
 	}
 	// What is here is durable before a record says so.
-	if err := l.disk.sync(f); err != nil {
+	if err := l.disk.Sync(f); err != nil {
 		return err
 	}
 	l.synced = s.size
 	if err := l.put(kindRun, l.boot()); err != nil {
 		return err
 	}
-	if err := l.disk.sync(f); err != nil {
+	if err := l.disk.Sync(f); err != nil {
 		return err
 	}
 	l.synced = s.size
@@ -290,8 +285,8 @@ func (l *Log) last() *segment { return l.hist.segs[len(l.hist.segs)-1] }
 func (l *Log) put(k kind, body []byte) error {
 	s := l.last()
 	b := appendRecord(nil, s.salt, s.size, l.synced, k, body)
-	if err := l.disk.write(l.f, b, s.size); err != nil {
-		_ = l.disk.truncate(l.f, s.size)
+	if err := l.disk.Write(l.f, b, s.size); err != nil {
+		_ = l.disk.Truncate(l.f, s.size)
 		return err
 	}
 	s.size += int64(len(b))
@@ -311,7 +306,7 @@ func (l *Log) newSegment() error {
 	}
 	s.salt = binary.BigEndian.Uint64(salt[:])
 	run := appendRecord(nil, s.salt, s.size, s.size, kindRun, l.boot())
-	if err := l.disk.place(s.path, s.head(), run); err != nil {
+	if err := l.disk.Place(s.path, s.head(), run); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0o600)
@@ -358,13 +353,13 @@ func (l *Log) Close() error {
 	if l.broken != nil {
 		return l.broken
 	}
-	err := l.disk.sync(l.f)
+	err := l.disk.Sync(l.f)
 	if err == nil {
 		l.synced = l.last().size
 		err = l.put(kindClosed, nil)
 	}
 	if err == nil {
-		err = l.disk.sync(l.f)
+		err = l.disk.Sync(l.f)
 	}
 	if err != nil {
 		return fmt.Errorf("close event log %s: %w", l.dir, err)

@@ -28,6 +28,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dcnode/dcnode/node/disk"
 )
 
 // Folder is where the journal is in a data directory.
@@ -44,7 +46,7 @@ type Config struct {
 	Buffer      int           // bytes that may wait to be written; 0: 32 MiB
 	Delay       time.Duration // between an Append and its writing; 0: 100 ms
 	Retry       time.Duration // between attempts to write; 0: 1 s
-	Fault       Fault
+	Fault       disk.Fault
 }
 
 func (c *Config) fill() {
@@ -69,7 +71,7 @@ func (c *Config) fill() {
 // sees to that. Its methods may be called from any goroutine.
 type Journal struct {
 	cfg  Config
-	disk disk
+	disk disk.Disk
 	dir  string
 
 	dirty chan struct{} // of size 1: something waits to be written
@@ -117,13 +119,13 @@ var errClosed = errors.New("the journal is closed")
 func Open(cfg Config) (*Journal, error) {
 	cfg.fill()
 	j := &Journal{
-		cfg: cfg, disk: disk{cfg.Fault}, dir: filepath.Join(cfg.Dir, Folder),
+		cfg: cfg, disk: disk.Disk{Fault: cfg.Fault}, dir: filepath.Join(cfg.Dir, Folder),
 		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1), damaged: map[uint64]bool{},
 	}
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal: %w", err)
 	}
-	j.disk.clearTemporary(j.dir)
+	_ = j.disk.ClearTemporary(j.dir) // what stays takes room and does no harm
 	if err := j.load(); err != nil {
 		if j.f != nil {
 			j.f.Close()

@@ -61,7 +61,7 @@ func (j *Journal) loadSegment(number uint64, newest bool) error {
 		}
 	}()
 	if info, err := f.Stat(); err == nil && newest && info.Size() < segmentHead {
-		return j.disk.remove(path) // a crash while it was made
+		return j.disk.Remove(path) // a crash while it was made
 	}
 	s, err := readHead(f, path, number, j.cfg.Network)
 	if err == nil && len(j.segs) > 0 && s.first <= j.segs[len(j.segs)-1].last {
@@ -86,7 +86,7 @@ func (j *Journal) loadSegment(number uint64, newest bool) error {
 	case err != nil:
 		j.damage(s, s.size, err)
 	case made:
-		_ = j.disk.place(s.indexPath(), s.marshalIndex())
+		_ = j.disk.PlaceUnsynced(s.indexPath(), s.marshalIndex())
 	}
 	s.full, s.blocks = true, nil
 	j.segs = append(j.segs, s)
@@ -96,8 +96,8 @@ func (j *Journal) loadSegment(number uint64, newest bool) error {
 // putAside renames a file that is no segment, so that nobody takes it for one.
 func (j *Journal) putAside(s *segment, why error) error {
 	j.note("%s: %v: it is put aside as %s.bad, and its entries are lacking", s.path, why, filepath.Base(s.path))
-	_ = j.disk.remove(s.indexPath())
-	return j.disk.rename(s.path, s.path+".bad")
+	_ = j.disk.Remove(s.indexPath())
+	return j.disk.Rename(s.path, s.path+".bad")
 }
 
 // takeLast makes the newest segment the one that is written on. What is after its last
@@ -115,21 +115,27 @@ func (j *Journal) takeLast(s *segment, f *os.File) error {
 		}
 		j.note("%s, byte %d: %v: the %d bytes from there on are cut off, as after a crash; the replay of the order brings back what it still covers", s.path, whole, err, info.Size()-whole)
 		if whole == segmentHead {
-			return j.disk.removeSegment(s)
+			return j.removeSegment(s)
 		}
-		if err := j.disk.truncate(f, whole); err != nil {
+		if err := j.disk.Truncate(f, whole); err != nil {
 			return err
 		}
 		if _, err := s.scan(f); err != nil { // what goes must go from the index too
 			return err
 		}
 	} else if whole == segmentHead {
-		return j.disk.removeSegment(s)
+		return j.removeSegment(s)
 	}
 	// It grows from here on.
-	if err := j.disk.remove(s.indexPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := j.disk.Remove(s.indexPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	j.segs, j.f = append(j.segs, s), f
 	return nil
+}
+
+// removeSegment removes a segment and its index, which may not be there.
+func (j *Journal) removeSegment(s *segment) error {
+	_ = j.disk.Remove(s.indexPath())
+	return j.disk.Remove(s.path)
 }

@@ -216,9 +216,9 @@ func (j *Journal) sync() error {
 	if j.f == nil {
 		return nil
 	}
-	err := j.disk.sync(j.f)
+	err := j.disk.Sync(j.f)
 	if err == nil {
-		err = j.disk.syncDir(j.dir)
+		err = j.disk.SyncDir(j.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("sync the journal in %s: %w", j.dir, err)
@@ -327,11 +327,11 @@ func (j *Journal) writeOne() error {
 		}
 	}
 	// What a failure leaves in the file is beyond its size, and written over later.
-	if err := j.disk.write(j.f, data, s.size); err != nil {
+	if err := j.disk.Write(j.f, data, s.size); err != nil {
 		if begun {
 			j.f.Close()
 			j.f = nil
-			_ = j.disk.remove(s.path)
+			_ = j.disk.Remove(s.path)
 		}
 		return err
 	}
@@ -354,13 +354,13 @@ func (j *Journal) begin(first uint64) (*segment, error) {
 	// A number is not used again: a reader may know the file that had it.
 	s := &segment{number: j.next + 1, first: first, size: segmentHead}
 	s.path = filepath.Join(j.dir, segmentName(s.number))
-	f, err := j.disk.create(s.path)
+	f, err := j.disk.Create(s.path)
 	if err != nil {
 		return nil, err
 	}
-	if err := j.disk.write(f, s.head(j.cfg.Network), 0); err != nil {
+	if err := j.disk.Write(f, s.head(j.cfg.Network), 0); err != nil {
 		f.Close()
-		_ = j.disk.remove(s.path)
+		_ = j.disk.Remove(s.path)
 		return nil, err
 	}
 	j.f = f
@@ -370,7 +370,7 @@ func (j *Journal) begin(first uint64) (*segment, error) {
 // fill finishes the last segment.
 func (j *Journal) fill(s *segment) error {
 	if info, err := j.f.Stat(); err == nil && info.Size() > s.size { // a write had failed
-		if err := j.disk.truncate(j.f, s.size); err != nil {
+		if err := j.disk.Truncate(j.f, s.size); err != nil {
 			return err
 		}
 	}
@@ -381,7 +381,7 @@ func (j *Journal) fill(s *segment) error {
 		j.note("%s: %v: entries of it may be lacking after a power cut", s.path, err)
 		j.mu.Unlock()
 	}
-	_ = j.disk.place(s.indexPath(), s.marshalIndex())
+	_ = j.disk.PlaceUnsynced(s.indexPath(), s.marshalIndex())
 	j.f.Close()
 	j.f = nil
 	j.mu.Lock()
@@ -410,7 +410,7 @@ func (j *Journal) makeRoom(n int64) {
 	}
 	j.mu.Unlock()
 	for _, s := range gone {
-		if err := j.disk.removeSegment(s); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := j.removeSegment(s); err != nil && !errors.Is(err, os.ErrNotExist) {
 			j.mu.Lock()
 			j.note("remove an old segment: %v", err)
 			j.mu.Unlock()
