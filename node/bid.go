@@ -20,9 +20,16 @@ import (
 func (n *Node) bid(ctx context.Context, mv ledger.Move) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.rules.BidWindow)*3/4)
 	defer cancel()
-	b := n.offer(ctx, mv.Machine, mv.From, mv.Needs)
+	end, err := n.embark()
+	defer end()
+	b := &ledger.Bid{Machine: mv.Machine}
+	if err != nil {
+		b.Reason = reason(err)
+	} else {
+		b = n.offer(ctx, mv.Machine, mv.From, mv.Needs)
+	}
 	b.Move = mv.ID
-	n.submitLater(b)
+	n.say(b)
 }
 
 // offer is what this node would bid for a machine of a member, measured now, or why it

@@ -83,6 +83,8 @@ type Node struct {
 	entered  bool       // there was a history to begin with: it does not wait to be let in
 	parting  bool       // the ledger has it no more at the start, others may still need to hear it
 	keys     identity
+	resting  bool // it is about to open itself again: no move begins
+	begun    int  // moves and bids that are being made
 	can      []vmm.Capabilities
 	machines map[string]*machine
 	claims   map[string]*claim    // by machine

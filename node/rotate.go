@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/dcnode/dcnode/consensus"
@@ -149,16 +151,63 @@ func (n *Node) rotate() *ledger.Rotate {
 	return &ledger.Rotate{Key: public, Proof: proof}
 }
 
-// rest waits a while until no machine is moving from here or to here: opening the node
-// again would cut that.
+// errResting is said to who wants to begin what opening the node again would cut.
+var errResting = errors.New("this node is about to open itself again with its new key: ask again in a moment")
+
+// embark counts a move or a bid in that begins here, until the function that it returns
+// is called. A node that rests begins nothing.
+func (n *Node) embark() (end func(), err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.begun++
+	if n.resting {
+		err = errResting
+	}
+	return sync.OnceFunc(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.begun--
+	}), err
+}
+
+// rest lets no move begin and waits a while until none is under way from here or to
+// here: opening the node again would cut it.
 func (n *Node) rest(ctx context.Context) error {
+	n.mu.Lock()
+	n.resting = true
+	n.mu.Unlock()
 	late := time.Now().Add(restWithin)
-	for n.moves() > 0 && time.Now().Before(late) {
+	for {
+		moving, err := n.takesPart(ctx)
+		if err != nil {
+			return err
+		}
+		if !moving || time.Now().After(late) {
+			return n.order.loop.Sync()
+		}
 		if err := pause(ctx, lookAgain); err != nil {
 			return err
 		}
 	}
-	return n.order.loop.Sync()
+}
+
+// takesPart says whether this node moves a machine or may be selected to take one.
+func (n *Node) takesPart(ctx context.Context) (bool, error) {
+	n.mu.Lock()
+	busy := n.begun > 0 || len(n.outs)+len(n.ins) > 0
+	n.mu.Unlock()
+	s, err := n.order.State(ctx) // after that look: what had begun is in the ledger by now
+	if err != nil || busy {
+		return busy, err
+	}
+	ours := func(b ledger.Bid) bool { return b.Member == n.self && b.Able }
+	for m := range s.Machines() {
+		mv := m.Move
+		if mv != nil && (mv.From == n.self || mv.To == n.self || mv.Phase == ledger.Bidding && slices.ContainsFunc(mv.Bids, ours)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // makeNext makes the next key, or finds the one that was made before.

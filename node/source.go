@@ -23,6 +23,11 @@ const (
 // The move goes on when ctx ends; only the watching stops.
 func (n *Node) Migrate(ctx context.Context, r api.Migrate, tell api.Tell) (api.Report, error) {
 	began := time.Now()
+	end, err := n.embark()
+	defer end()
+	if err != nil {
+		return api.Report{}, err
+	}
 	if _, _, err := n.intend(ctx, r); err != nil {
 		return api.Report{}, err // at once, rather than after another task
 	}

@@ -123,16 +123,19 @@ func (n *Node) decree(ctx context.Context, body ledger.Body) (Verdict, error) {
 // submitLater orders a transaction that nobody waits for, and keeps trying while
 // the node lives: the order may have to wait for a quorum.
 func (n *Node) submitLater(body ledger.Body) {
-	n.spawn(func() {
-		_, err := n.order.Submit(n.taskCtx, body)
-		var refused *ledger.RefusedError
-		switch {
-		case errors.As(err, &refused):
-			n.log.Info("the order refused", "kind", body.Kind(), "reason", refused.Reason)
-		case err != nil && n.taskCtx.Err() == nil:
-			n.log.Error("order a transaction", "kind", body.Kind(), "cause", err)
-		}
-	})
+	n.spawn(func() { n.say(body) })
+}
+
+// say orders a transaction, or leaves in the log why that failed.
+func (n *Node) say(body ledger.Body) {
+	_, err := n.order.Submit(n.taskCtx, body)
+	var refused *ledger.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		n.log.Info("the order refused", "kind", body.Kind(), "reason", refused.Reason)
+	case err != nil && n.taskCtx.Err() == nil:
+		n.log.Error("order a transaction", "kind", body.Kind(), "cause", err)
+	}
 }
 
 // maxReason keeps a reason, which may be another member's words, well below what
