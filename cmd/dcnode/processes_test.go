@@ -157,7 +157,7 @@ func (o *procs) site(name string) *proc {
 
 // untilWithin is how long anything may take that is waited for, on a host that has
 // other things to do.
-const untilWithin = 90 * time.Second
+const untilWithin = 2 * time.Minute
 
 // until waits for something; what says what. The error says why not.
 func (o *procs) until(what string, good func() (bool, error)) {
