@@ -116,7 +116,7 @@ func (n *Node) selected(ctx context.Context, from peer.ID, h hello) (ledger.Move
 	var spec []byte
 	err := n.order.until(ctx, func(s *ledger.State) bool {
 		m := s.Machine(h.Machine)
-		if m == nil || m.Move == nil || m.Move.ID != h.Move || m.Move.Phase != ledger.Copying {
+		if m == nil || m.Move == nil || m.Move.ID != h.Move || m.Move.Phase != ledger.Copying || m.Move.SelectedIndex < h.Selected {
 			return false
 		}
 		mv, commit, spec = *m.Move, m.Commit, m.Spec

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"strings"
@@ -71,6 +72,14 @@ func TestHelloThatLiesIsTurnedAway(t *testing.T) {
 		if a := greet(t, c.from, c.to, h); a.Ready || !strings.Contains(a.Error, c.want) {
 			t.Errorf("%s: %+v", c.what, a)
 		}
+	}
+	// A selection that is not ordered here yet is waited for; the one before says nothing.
+	next := truth
+	next.Selected = 1 << 40
+	brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := carol.node.selected(brief, alice.node.overlay.ID(), next); err == nil || !strings.Contains(err.Error(), "no such move") {
+		t.Errorf("a selection that is to come: %v", err)
 	}
 	s, err := alice.node.overlay.Open(ctx, bob.node.overlay.ID(), protoMigrate)
 	if err != nil {

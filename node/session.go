@@ -190,11 +190,12 @@ func await(ctx context.Context, effects <-chan ledger.Effect, move uint64, kinds
 
 // hello is what the source says first.
 type hello struct {
-	Machine string   `json:"machine"`
-	Move    uint64   `json:"move"`
-	Epoch   uint64   `json:"epoch"`
-	Commit  string   `json:"commit"`
-	Spec    vmm.Spec `json:"spec"`
+	Machine  string   `json:"machine"`
+	Move     uint64   `json:"move"`
+	Selected uint64   `json:"selected"` // index of the selection: a move may have several
+	Epoch    uint64   `json:"epoch"`
+	Commit   string   `json:"commit"`
+	Spec     vmm.Spec `json:"spec"`
 }
 
 // answer is a line of the destination's reply to hello: progress while it gets

@@ -324,7 +324,7 @@ func (t *transfer) prepare(ctx context.Context) (gossip.Stream, error) {
 		return nil, err
 	}
 	_ = s.SetDeadline(time.Now().Add(reasonable))
-	h := hello{Machine: t.m.Spec.Name, Move: t.mv.ID, Epoch: t.mv.Epoch, Commit: t.m.Commit, Spec: t.m.Spec}
+	h := hello{Machine: t.m.Spec.Name, Move: t.mv.ID, Selected: t.mv.SelectedIndex, Epoch: t.mv.Epoch, Commit: t.m.Commit, Spec: t.m.Spec}
 	if err := writeLine(s, h); err != nil {
 		_ = s.Reset()
 		return nil, fmt.Errorf("say hello: %w", err)
