@@ -53,8 +53,8 @@ func (n *Node) fillBid(ctx context.Context, b *ledger.Bid, owner ledger.MemberID
 		return err
 	}
 	c := d.Probe(ctx)
-	b.Driver, b.Version, b.Accelerator, b.Machines = c.Driver, c.Version, c.Accelerator, c.MachineTypes
-	b.CPUModel, b.CPUFeatures = c.CPUModel, c.CPUFeatures
+	b.Driver, b.Version, b.Accelerator, b.CPUModel = c.Driver, c.Version, c.Accelerator, c.CPUModel
+	b.Machines, b.CPUFeatures = wanted(c, needs)
 	if err := fits(c, needs); err != nil {
 		return err
 	}
@@ -84,6 +84,25 @@ func wayTo(ways []ledger.Way, to ledger.MemberID) ledger.Way {
 		return ways[i]
 	}
 	return ledger.Way{}
+}
+
+// wanted is what a bid says of the machine types and CPU features that a driver knows: those
+// that are needed. Hundreds of others would change nothing, and the ledger orders every
+// bid. A driver that does not know the machine type names another, which says so.
+func wanted(c vmm.Capabilities, need ledger.Needs) (types, features []string) {
+	switch {
+	case need.MachineType == "" || len(c.MachineTypes) == 0:
+	case slices.Contains(c.MachineTypes, need.MachineType):
+		types = []string{need.MachineType}
+	default:
+		types = c.MachineTypes[:1]
+	}
+	for _, f := range need.CPUFeatures { // they are sorted
+		if slices.Contains(c.CPUFeatures, f) {
+			features = append(features, f)
+		}
+	}
+	return types, features
 }
 
 // fits says why a driver here cannot take a machine at all. What the ledger can see

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/migrate"
@@ -23,8 +24,8 @@ import (
 // How a machine is looked at before a move.
 const (
 	samplePages = 2048                    // of memory: tells its size on the wire to some 3 %
-	watchFor    = 1200 * time.Millisecond // how fast memory is written
-	glance      = 300 * time.Millisecond  // before it: who writes the same again shows in the longer one
+	watchFor    = 800 * time.Millisecond  // how fast memory is written; a move begins so much later
+	glance      = 200 * time.Millisecond  // before it: who writes the same again shows in the longer one
 	lookWithin  = 4 * time.Second         // all of it; less than needsWithin
 	pathsWithin = 1500 * time.Millisecond // to measure ways that are not known or old
 	oldPath     = 30 * time.Second
@@ -171,17 +172,29 @@ func (n *Node) learnWay(to ledger.MemberID, r migrate.Report) {
 // estimate sends a sample of a machine's memory through the encoder of a move, and says
 // how many bytes a second that makes.
 func (n *Node) estimate(ctx context.Context, m *machine, x vmm.Sampler) (migrate.Estimate, int64, error) {
-	pages, err := x.SampleMemory(ctx, int(min(samplePages, m.Spec.Memory/vmm.PageSize)))
-	if err != nil {
-		return migrate.Estimate{}, 0, err
-	}
 	bases, closeBases, err := openBases(m.files)
 	if err != nil {
 		return migrate.Estimate{}, 0, err
 	}
 	defer closeBases()
-	index, err := ramstream.NewIndex(ctx, bases, 0)
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin*3/4) // the rest is for the encoder
+	defer cancel()
+	var index *ramstream.Index
+	var all errgroup.Group
+	all.Go(func() (err error) {
+		if index, err = ramstream.NewIndex(ctx, bases, 0); err != nil && ctx.Err() != nil {
+			// Without it, what the disks hold counts as sent: better than to know nothing.
+			n.log.Debug("no time to index the image of a machine", "machine", m.Spec.Name)
+			return nil
+		}
+		return err
+	})
+	var pages []byte
+	all.Go(func() (err error) {
+		pages, err = x.SampleMemory(ctx, int(min(samplePages, m.Spec.Memory/vmm.PageSize)))
+		return err
+	})
+	if err := all.Wait(); err != nil {
 		return migrate.Estimate{}, 0, err
 	}
 	est, rate, err := timed(pages, m.Spec.Memory, index)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -175,6 +176,52 @@ func TestMoveIsReportedBesideItsForecast(t *testing.T) {
 	}
 	if m := l.Machine("web1"); m.Habit.Moves != 1 || m.Last.Truth == nil {
 		t.Errorf("the ledger has learnt nothing: %+v", m)
+	}
+}
+
+func TestBidNamesWhatIsNeededAndTheLedgerSaysTheSameOfIt(t *testing.T) {
+	c := vmm.Capabilities{MachineTypes: []string{"pc", "q35-9.0", "q35-10.0"}, CPUFeatures: []string{"aes", "avx", "fpu", "sse2"}}
+	for _, x := range []struct {
+		need            ledger.Needs
+		types, features []string
+	}{
+		{ledger.Needs{MachineType: "q35-10.0", CPUFeatures: []string{"avx", "sse2"}}, []string{"q35-10.0"}, []string{"avx", "sse2"}},
+		{ledger.Needs{MachineType: "q35-11.0", CPUFeatures: []string{"avx", "avx512f"}}, []string{"pc"}, []string{"avx"}},
+		{ledger.Needs{}, nil, nil},
+	} {
+		types, features := wanted(c, x.need)
+		if !slices.Equal(types, x.types) || !slices.Equal(features, x.features) {
+			t.Errorf("%+v: %q, %q", x.need, types, features)
+		}
+	}
+	ctx := deadline(t)
+	o := newOverlay(t, 2)
+	alice, bob := o.sites[0], o.sites[1]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	s, err := alice.node.order.State(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs := alice.node.needs(ctx, alice.node.local("web1"))
+	needs.MachineType, needs.CPUFeatures, needs.Driver = "q35-11.0", []string{"avx512f"}, "memvm"
+	full := *bob.node.offer(ctx, "web1", 1, needs)
+	probed := memvm.New(memvm.Config{}).Probe(ctx)
+	full.Member, full.Machines, full.CPUFeatures = 2, []string{"pc"}, probed.CPUFeatures
+	brief := full
+	probed.MachineTypes = full.Machines
+	brief.Machines, brief.CPUFeatures = wanted(probed, needs)
+	var why [2]string
+	for i, b := range []ledger.Bid{full, brief} {
+		vs, err := s.Plan("web1", needs, 0, ledger.Limits{}, []ledger.Bid{b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		why[i] = strings.Join(vs[1].Reasons, "; ")
+	}
+	if why[0] != why[1] || !strings.Contains(why[0], "does not know the machine type q35-11.0") || !strings.Contains(why[0], "avx512f") {
+		t.Errorf("of all that the host can: %q; of what is needed: %q", why[0], why[1])
 	}
 }
 

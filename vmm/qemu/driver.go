@@ -184,6 +184,9 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec, f vmm.Files, incoming b
 	if err := m.start(ctx, found.binary, args, guard); err != nil {
 		return nil, err
 	}
+	if m.fresh = true; !incoming {
+		m.wrote.at = time.Now()
+	}
 	d.enter(m)
 	return m, nil
 }

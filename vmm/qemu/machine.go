@@ -42,6 +42,8 @@ type Machine struct {
 	mu    sync.Mutex
 	out   *outgoing
 	wires []net.Conn // our ends of the memory streams
+	wrote wroteSince
+	fresh bool // its QEMU was started for it by this process
 
 	features []string      // of the CPU; nil: not asked yet
 	looking  chan struct{} // of size 1, held by whoever looks into memory
@@ -260,6 +262,11 @@ func (m *Machine) Resume(ctx context.Context) error {
 		err = m.undo(ctx, true)
 	case s != "running":
 		err = m.run(ctx, "cont", nil)
+		m.mu.Lock()
+		if m.fresh && m.wrote.at.IsZero() { // it has written nothing here
+			m.wrote.at = time.Now()
+		}
+		m.mu.Unlock()
 	}
 	if err != nil {
 		return fmt.Errorf("resume %s: %w", m.spec.Name, err)

@@ -105,15 +105,31 @@ func entries(r io.ReaderAt, at uint64, size int64) (n int64, err error) {
 	return n, nil
 }
 
-// DiskRate asks QEMU twice how much the guest has written (query-blockstats).
+// wroteSince is how many bytes a guest had written to its disks at some time.
+type wroteSince struct {
+	at    time.Time // zero: not known
+	bytes int64
+}
+
+// memorable is how far back DiskRate looks: guests keep what they write in memory for up
+// to half a minute and then write it at once, so that a second says nothing.
+const memorable = 2 * time.Minute
+
+// DiskRate asks QEMU how much the guest has written (query-blockstats) since it began to
+// run here, or in the last minutes; if that is not known, or shorter, twice.
 func (m *Machine) DiskRate(ctx context.Context, over time.Duration) (int64, error) {
 	if over < vmm.MinWatch || over > vmm.MaxWatch {
 		return 0, fmt.Errorf("watch disks of %s for %v: use %v to %v", m.spec.Name, over, vmm.MinWatch, vmm.MaxWatch)
 	}
-	before, err := m.written(ctx)
-	began := time.Now()
-	if err == nil {
-		err = rest(ctx, over)
+	m.mu.Lock()
+	since := m.wrote
+	m.mu.Unlock()
+	var err error
+	if since.at.IsZero() || time.Since(since.at) < over {
+		since.at = time.Now()
+		if since.bytes, err = m.written(ctx); err == nil {
+			err = rest(ctx, over)
+		}
 	}
 	var now int64
 	if err == nil {
@@ -122,7 +138,13 @@ func (m *Machine) DiskRate(ctx context.Context, over time.Duration) (int64, erro
 	if err != nil {
 		return 0, fmt.Errorf("watch disks of %s: %w", m.spec.Name, err)
 	}
-	return int64(float64(max(now-before, 0)) / time.Since(began).Seconds()), nil
+	took := time.Since(since.at)
+	m.mu.Lock()
+	if m.wrote.at.IsZero() || took > memorable {
+		m.wrote = wroteSince{time.Now(), now}
+	}
+	m.mu.Unlock()
+	return int64(float64(max(now-since.bytes, 0)) / took.Seconds()), nil
 }
 
 // written is how many bytes the guest has written to its disks.
