@@ -14,10 +14,10 @@ import (
 
 // short is a lease that a test can wait for, and a quarter of which is enough for
 // a machine to take over on a busy host.
-var short = ledger.Rules{BidWindow: 2e9, Lease: 6e9}
+var short = ledger.Rules{BidWindow: patient.BidWindow, Lease: 6e9}
 
 // brief is one for tests that need no machine to take over in time.
-var brief = ledger.Rules{BidWindow: 2e9, Lease: 3e9}
+var brief = ledger.Rules{BidWindow: patient.BidWindow, Lease: 3e9}
 
 // deafen stops a node's order until the result is called, or the node ends: it
 // neither speaks nor hears.
@@ -237,7 +237,7 @@ func TestNodeThatEndsPausesWhatIsUnconfirmed(t *testing.T) {
 func TestReleaseThatCannotBeSavedIsNotSaid(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)
-	m := newMoving(ctx, t, ledger.DefaultRules, func(m *moving) {
+	m := newMoving(ctx, t, patient, func(m *moving) {
 		m.w.on("alice outgoing", func() { // no file can take a directory's place
 			path := m.alice.node.recordPath("web1")
 			err := errors.Join(os.Remove(path), os.MkdirAll(path+"/x", 0o700))

@@ -39,8 +39,16 @@ type site struct {
 // newOverlay makes the nodes alice, bob, carol, … and runs them.
 func newOverlay(t *testing.T, count int) *overlay {
 	t.Helper()
-	return newWatchedOverlay(t, count, ledger.DefaultRules, nil)
+	return newWatchedOverlay(t, count, patient, nil)
 }
+
+// patient are the default rules, with a bidding that is over when all have bid, however
+// busy the host is.
+var patient = func() ledger.Rules {
+	r := ledger.DefaultRules
+	r.BidWindow = 12 * ledger.Second
+	return r
+}()
 
 // newWatchedOverlay is one whose machines a witness watches, if there is one.
 func newWatchedOverlay(t *testing.T, count int, rules ledger.Rules, w *witness) *overlay {
@@ -198,7 +206,7 @@ func (o *overlay) settle(ctx context.Context) {
 }
 
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -87,7 +87,7 @@ func TestIntentThatNobodyCarriesIsAborted(t *testing.T) {
 func TestTwoMovesOfOneMachineDoNotMix(t *testing.T) {
 	ctx := deadline(t)
 	w := newWitness(t)
-	o := newWatchedOverlay(t, 3, ledger.DefaultRules, w)
+	o := newWatchedOverlay(t, 3, patient, w)
 	alice := o.sites[0]
 	o.image(ctx, alice, "os")
 	o.run(ctx, alice, "web1", "os")
@@ -109,7 +109,7 @@ func TestTwoMovesOfOneMachineDoNotMix(t *testing.T) {
 func TestMachineIsMadeThoughItsClientHasGone(t *testing.T) {
 	ctx := deadline(t)
 	w := newWitness(t)
-	o := newWatchedOverlay(t, 3, ledger.DefaultRules, w)
+	o := newWatchedOverlay(t, 3, patient, w)
 	alice := o.sites[0]
 	o.image(ctx, alice, "os")
 	client, gone := context.WithCancel(ctx)
