@@ -242,8 +242,9 @@ func (h Habit) learn(f Forecast, t Truth) Habit {
 	if max(t.Disk, f.Disk) >= little {
 		h.Disk = next(h.Disk, t.Disk, f.Disk)
 	}
-	// What is left for the pause is a matter of chance: one move says little of the next.
-	parts = learnt
+	if h.Moves > 1 { // what is left for the pause is a matter of chance: one move says little of the next
+		parts = learnt
+	}
 	h.Pause = next(h.Pause, t.Pause, f.Pause)
 	return h
 }
