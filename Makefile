@@ -6,7 +6,7 @@ BIN    := bin
 FUZZ   ?= 30s
 SOURCE := $(shell find . -name '*.go' -not -path './$(BIN)/*' -not -path './bench/*') go.mod go.sum $(wildcard scripts/*.sh)
 
-.PHONY: help build demo test race lint fuzz sim bench-engine bench-consensus bench-plan bench-ledger law qemu guest compose clean
+.PHONY: help build demo test race lint fuzz sim bench-engine bench-consensus bench-plan bench-ledger law model qemu guest compose clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -56,6 +56,9 @@ bench-ledger: ## the ledger with 100,000 machines after a million transactions (
 law: ## the ledger in random worlds, beside a second model of its law: SEED=n alone in full, STEPS=n seeds (200) from SEED on
 	$(GO) test -count=1 -timeout 0 ./consensus/ledger/ledgertest -run TestRandomWorldsKeepTheLaw -v -args \
 	  $(if $(SEED),-seed $(SEED)) $(if $(STEPS),-steps $(STEPS))
+
+model: ## check the model of the handover with Spin (MODEL=-full: for minutes)
+	@sh docs/model/check.sh $(MODEL)
 
 sim: ## networks with faults in virtual time: SEED=n alone in full, STEPS=n seeds (250) from SEED on
 	$(GO) test -count=1 -timeout 0 ./consensus/consensustest -run TestSimulatedNetworksAgree -v -args \
