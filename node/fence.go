@@ -10,13 +10,18 @@ import (
 	"github.com/dcnode/dcnode/vmm"
 )
 
+// apart is the part by which the clocks of two hosts may run differently for hours:
+// one in so many. The kernel corrects a clock by 500 ppm at most.
+const apart = 1000
+
 // fenceAt is when an unconfirmed machine must stand still here: half a lease after
 // its release, by this node's monotonic clock. The release cannot be older than
 // this node's ready and what the source says has passed since, whenever it is
-// that this node hears of it.
+// that this node hears of it; but the source has said so by its own clock (ADR 8).
 func (n *Node) fenceAt(in *incoming, mv ledger.Move) time.Time {
 	half := time.Duration(n.rules.Lease) / 2
-	at, latest := in.ready.Add(time.Duration(mv.After)+half), time.Now().Add(half)
+	after := time.Duration(mv.After)
+	at, latest := in.ready.Add(after-after/apart+half), time.Now().Add(half)
 	if at.After(latest) {
 		return latest
 	}

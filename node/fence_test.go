@@ -251,3 +251,16 @@ func TestReleaseThatCannotBeSavedIsNotSaid(t *testing.T) {
 	}
 	m.runsOnlyAt(ctx, t, m.alice)
 }
+
+// What the source says of hours may be too much by what its clock runs ahead of ours, and
+// the fence is not to be later for it.
+func TestFenceAfterALongCopyAllowsForBothClocks(t *testing.T) {
+	const copied = 3 * time.Hour
+	n := &Node{rules: ledger.Rules{Lease: ledger.Time(15 * time.Second)}}
+	in := &incoming{ready: time.Now().Add(-copied - time.Minute)} // it hears of the release late
+	said := copied + copied/2000                                  // by a clock that is 500 ppm fast
+	at := n.fenceAt(in, ledger.Move{After: ledger.Time(said)})
+	if latest := in.ready.Add(copied + time.Duration(n.rules.Lease)/2); at.After(latest) {
+		t.Errorf("the fence is %v later than half a lease after the release", at.Sub(latest))
+	}
+}
