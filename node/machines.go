@@ -138,7 +138,15 @@ func (n *Node) begin(ctx context.Context, m *machine) (err error) {
 	if m.files, err = n.files(ctx, m.Spec.Name, m.Commit); err != nil {
 		return err
 	}
-	if err := n.mark(m, stepHere, 0, 1); err != nil {
+	s, err := n.order.State(ctx)
+	if err != nil {
+		return err
+	}
+	lm := s.Machine(m.Spec.Name)
+	if !n.owns(lm) {
+		return fmt.Errorf("machine %s is not this node's any more: it was deleted as soon as it was defined", m.Spec.Name)
+	}
+	if err := n.mark(m, stepHere, 0, lm.Epoch); err != nil {
 		return err
 	}
 	if err := n.boot(ctx, m); err != nil {

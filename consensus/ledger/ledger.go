@@ -102,6 +102,8 @@ type State struct {
 	paths    merkle.Map[*Path]         // by pathKey
 	said     merkle.Map[*Said]         // by saidKey
 	changes  merkle.Map[*RosterChange] // by rosterKey
+	graves   merkle.Map[uint64]        // epochs of deleted machines, by name
+	floor    uint64                    // new machines have later epochs
 
 	index indexes // what can be found again from the rest
 }

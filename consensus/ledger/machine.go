@@ -49,7 +49,7 @@ func (t *Define) apply(s *State, a *act) ([]Effect, error) {
 	name, tag := SplitRef(t.Image)
 	m := &Machine{
 		Name: t.Name, Account: account, Image: Ref(name, tag), Commit: v.Commit, Spec: t.Spec, Memory: t.Memory,
-		Owner: a.Author, Policy: t.Policy,
+		Owner: a.Author, Epoch: s.lastEpoch(t.Name), Policy: t.Policy,
 	}
 	if why := s.forbids(m, a.author); len(why) > 0 {
 		return nil, refuse("machine %s may not be at %s: %s", t.Name, a.site(), strings.Join(why, "; "))
@@ -57,6 +57,7 @@ func (t *Define) apply(s *State, a *act) ([]Effect, error) {
 	hand(m, a.Author, KindDefine, a.Place)
 	s.use(account, takes, 1)
 	s.made(m, 1)
+	s.graves = s.graves.Delete(m.Name) // its epoch is in the machine now
 	s.put(m)
 	return []Effect{{Kind: KindDefine, Machine: m.Name, Account: account, Member: a.Author}}, nil
 }
@@ -91,6 +92,7 @@ func (t *Delete) apply(s *State, a *act) ([]Effect, error) {
 		return nil, refuse("machine %s is moving (%s): wait for the end or cancel the move", m.Name, mv.Phase)
 	}
 	s.remove(m)
+	s.bury(m)
 	s.made(m, -1)
 	s.use(m.Account, Quota{Machines: 1, Memory: m.Memory}, -1)
 	return []Effect{{Kind: KindDelete, Machine: m.Name, Account: m.Account, Member: m.Owner}}, nil

@@ -12,7 +12,7 @@ import (
 )
 
 // stateFormat is the version of a snapshot that this package writes and reads.
-const stateFormat = 1
+const stateFormat = 2
 
 // root is the top node of the state's DAG.
 type root struct {
@@ -31,6 +31,8 @@ type root struct {
 	Paths    merkle.Link `json:"paths"`
 	Said     merkle.Link `json:"said"`
 	Changes  merkle.Link `json:"changes"`
+	Graves   merkle.Link `json:"graves"`
+	Floor    uint64      `json:"floor"`
 }
 
 // New is the state before the first event, with the founding members. Zero rules
@@ -94,7 +96,7 @@ func (s *State) Root() (cid.Cid, error) {
 func (s *State) top() ([]byte, cid.Cid, error) {
 	r := root{
 		Format: stateFormat, Rules: s.rules, Now: s.now, Next: s.next, Outcome: s.outcome[:], LastID: s.lastID,
-		Roster: s.roster, Members: s.members, Votes: s.votes,
+		Roster: s.roster, Members: s.members, Votes: s.votes, Floor: s.floor,
 	}
 	accounts, err1 := s.accounts.Root()
 	images, err2 := s.images.Root()
@@ -102,9 +104,11 @@ func (s *State) top() ([]byte, cid.Cid, error) {
 	paths, err4 := s.paths.Root()
 	said, err5 := s.said.Root()
 	changes, err6 := s.changes.Root()
+	graves, err7 := s.graves.Root()
 	r.Accounts, r.Images, r.Machines = merkle.Link{Cid: accounts}, merkle.Link{Cid: images}, merkle.Link{Cid: machines}
 	r.Paths, r.Said, r.Changes = merkle.Link{Cid: paths}, merkle.Link{Cid: said}, merkle.Link{Cid: changes}
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	r.Graves = merkle.Link{Cid: graves}
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
 		return nil, cid.Undef, fmt.Errorf("encode ledger: %w", err)
 	}
 	b, err := merkle.Encode(r)
@@ -122,7 +126,7 @@ func (s *State) Blocks(yield func(cid.Cid, []byte) bool) error {
 		on = on && yield(c, b)
 		return on
 	}
-	for _, blocks := range []func(func(cid.Cid, []byte) bool) error{s.accounts.Blocks, s.images.Blocks, s.machines.Blocks, s.paths.Blocks, s.said.Blocks, s.changes.Blocks} {
+	for _, blocks := range []func(func(cid.Cid, []byte) bool) error{s.accounts.Blocks, s.images.Blocks, s.machines.Blocks, s.paths.Blocks, s.said.Blocks, s.changes.Blocks, s.graves.Blocks} {
 		if err := blocks(each); err != nil || !on {
 			return err
 		}
@@ -164,7 +168,7 @@ func Load(snapshot []byte) (*State, error) {
 	}
 	s := &State{
 		rules: r.Rules, now: r.Now, next: r.Next, outcome: [32]byte(r.Outcome), lastID: r.LastID, roster: r.Roster,
-		members: r.Members, votes: r.Votes, index: newIndexes(),
+		members: r.Members, votes: r.Votes, floor: r.Floor, index: newIndexes(),
 	}
 	for i, m := range s.members {
 		if m == nil || i > 0 && s.members[i-1] != nil && s.members[i-1].ID >= m.ID {
@@ -174,14 +178,15 @@ func Load(snapshot []byte) (*State, error) {
 	if err := checkMembers(s.members); err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
-	var err1, err2, err3, err4, err5, err6 error
+	var err1, err2, err3, err4, err5, err6, err7 error
 	s.accounts, err1 = merkle.Load[*Account](r.Accounts.Cid, get)
 	s.images, err2 = merkle.Load[*Image](r.Images.Cid, get)
 	s.machines, err3 = merkle.Load[*Machine](r.Machines.Cid, get)
 	s.paths, err4 = merkle.Load[*Path](r.Paths.Cid, get)
 	s.said, err5 = merkle.Load[*Said](r.Said.Cid, get)
 	s.changes, err6 = merkle.Load[*RosterChange](r.Changes.Cid, get)
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, s.checkChanges()); err != nil {
+	s.graves, err7 = merkle.Load[uint64](r.Graves.Cid, get)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, s.checkChanges()); err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
 	if err := s.sound(); err != nil {

@@ -18,6 +18,7 @@ type model struct {
 	open    map[uint64]*ballot
 	moves   map[string]bool // "machine move" of every move that there was
 	phases  map[string]phase
+	epochs  map[string]uint64 // that machines had when they were deleted
 }
 
 // entry is a member as the order knows it.
@@ -45,6 +46,7 @@ func newModel(s *Script) *model {
 	m := &model{
 		network: s.Network, rules: s.Rules, held: map[string]bool{}, roster: map[ledger.MemberID]entry{},
 		open: map[uint64]*ballot{}, moves: map[string]bool{}, phases: map[string]phase{},
+		epochs: map[string]uint64{},
 	}
 	for i := range s.Founders {
 		f := &s.Founders[i]

@@ -25,6 +25,7 @@ func (m *model) machinesStep(st *step) error {
 			if t, ok := body[*ledger.Delete](st); !ok || t.Name != x.Name {
 				return fmt.Errorf("machine %s is gone and nobody has deleted it", x.Name)
 			}
+			m.epochs[x.Name] = x.Epoch
 		}
 	}
 	return nil
@@ -39,7 +40,7 @@ func body[B ledger.Body](st *step) (b B, ok bool) {
 
 func (m *model) machineStep(st *step, was, x *ledger.Machine) error {
 	if was == nil {
-		if t, ok := body[*ledger.Define](st); !ok || t.Name != x.Name || x.Epoch != 1 || x.Owner != st.place.Author || x.Move != nil {
+		if t, ok := body[*ledger.Define](st); !ok || t.Name != x.Name || x.Epoch != m.epochs[x.Name]+1 || x.Owner != st.place.Author || x.Move != nil {
 			return errors.New("it is there and nobody has defined it so")
 		}
 		return nil
