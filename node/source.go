@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
@@ -217,6 +218,8 @@ type transfer struct {
 	limits vmm.Limits
 
 	beating  func()       // ends the beats
+	fetched  int64        // bytes of the image, as the destination has told
+	moved    atomic.Int64 // bytes of all that have arrived or were sent
 	readyAt  time.Time    // when the destination's ready came
 	selected time.Time    // when the order had selected the destination
 	released time.Time    // when Release was submitted
@@ -273,18 +276,26 @@ func (t *transfer) run(ctx context.Context) error {
 	return err
 }
 
-// beat tells the order again and again that the machine is being copied, so that its
-// deadline does not pass, until it is released.
+// beat tells the order again and again how much of the machine has been copied, so that
+// its deadline does not pass, until it is released. When nothing more has, there is
+// nothing to tell.
 func (t *transfer) beat(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	t.beating = cancel
 	t.node.spawn(func() {
 		every := time.NewTicker(time.Duration(t.node.rules.Copy) / 3)
 		defer every.Stop()
+		var told int64
 		for {
 			select {
 			case <-every.C:
-				_, _ = t.node.order.Submit(ctx, &ledger.Beat{Machine: t.m.Spec.Name, Move: t.mv.ID})
+				now := t.moved.Load()
+				if now <= told {
+					continue
+				}
+				if _, err := t.node.order.Submit(ctx, &ledger.Beat{Machine: t.m.Spec.Name, Move: t.mv.ID, Bytes: now}); err == nil {
+					told = now
+				}
 			case <-ctx.Done():
 				return
 			}
@@ -346,6 +357,8 @@ func (t *transfer) prepare(ctx context.Context) (gossip.Stream, error) {
 			t.readyAt, t.rep.Bytes.ImageSent = time.Now(), a.Sent
 			return s, s.SetDeadline(time.Time{})
 		case a.Progress != nil:
+			t.fetched = max(t.fetched, a.Progress.Done)
+			t.moved.Store(t.fetched)
 			t.out.tell(*a.Progress)
 		}
 	}
@@ -357,6 +370,7 @@ const maxRounds = 12
 
 // progress passes on what the transfer tells, and ends it when it leads nowhere.
 func (t *transfer) progress(p migrate.Progress) {
+	t.moved.Store(t.fetched + p.DoneBytes)
 	q := api.Progress{Phase: string(p.Phase), Done: p.DoneBytes, Sent: p.SentBytes}
 	if p.RemainingBytes >= 0 {
 		q.Total = p.DoneBytes + p.RemainingBytes

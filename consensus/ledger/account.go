@@ -199,7 +199,10 @@ func (s *State) heard(a *act) error {
 
 // replaces says that such a word takes the place of an earlier one. Any member may carry
 // it, and one that keeps it back must not be able to undo with it what came after.
-func replaces(b Body) bool { return b.Kind() == KindPolicy || b.Kind() == KindAccount }
+func replaces(b Body) bool {
+	k := b.Kind()
+	return k == KindPolicy || k == KindAccount || k == KindApprove
+}
 
 // say takes the transaction's number down. That of an account which is about to be
 // made is taken down when it is: see SetAccount.

@@ -159,8 +159,8 @@ type SetPolicy struct {
 type Approve struct {
 	Machine string   `json:"machine"`
 	Epoch   uint64   `json:"epoch"`
-	To      MemberID `json:"to,omitempty"` // 0: anywhere
-	Until   Time     `json:"until"`
+	To      MemberID `json:"to,omitempty"`      // 0: anywhere
+	Until   Time     `json:"until"`             // at most maxApproval ahead
 	Account string   `json:"account,omitempty"` // empty: that of the author's site
 }
 
@@ -206,10 +206,13 @@ type Accept struct {
 	Move    uint64 `json:"move"`
 }
 
-// Beat is the source's word that it is still copying: the deadline begins anew.
+// Beat is the source's word that it is still copying: the deadline begins anew. Only
+// one that tells of more bytes than the one before is such a word; see State.whole for
+// how long copying may last whatever it says.
 type Beat struct {
 	Machine string `json:"machine"`
 	Move    uint64 `json:"move"`
+	Bytes   int64  `json:"bytes"` // of the image, disks and memory that have arrived or were sent so far
 }
 
 // Release says that the owner has paused the machine for good in favour of To,

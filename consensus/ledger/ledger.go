@@ -75,6 +75,7 @@ type Rules struct {
 	BidWindow Time `json:"bid_window"`           // how long bids are taken
 	Accept    Time `json:"accept,omitempty"`     // for the selected member to say that it keeps its word
 	Copy      Time `json:"copy,omitempty"`       // without a sign of life of the source while it copies
+	Whole     Time `json:"whole,omitempty"`      // for copying in all, beside what was predicted; see State.whole
 	Lease     Time `json:"lease"`                // after Release without Confirm, when the source may reclaim
 	Vote      Time `json:"vote,omitempty"`       // for a proposal to find its votes
 	BidExpiry Time `json:"bid_expiry,omitempty"` // how long what a bid says holds, at most
@@ -82,7 +83,7 @@ type Rules struct {
 
 // DefaultRules: bids for two seconds, a lease of fifteen.
 var DefaultRules = Rules{
-	BidWindow: 2 * Second, Accept: 30 * Second, Copy: 10 * Minute, Lease: 15 * Second, Vote: 7 * Day, BidExpiry: Minute,
+	BidWindow: 2 * Second, Accept: 30 * Second, Copy: 10 * Minute, Whole: Hour, Lease: 15 * Second, Vote: 7 * Day, BidExpiry: Minute,
 }
 
 // State is what all members agree on. The zero State is not usable: see New and

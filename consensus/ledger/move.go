@@ -102,6 +102,10 @@ func (s *State) overLimits(m *Machine, l Limits) []string {
 	return why
 }
 
+// maxApproval is how far ahead an approval may hold, at most: whoever carries it can keep
+// it back so long.
+const maxApproval = 30 * Day
+
 // apply takes the word of an account for the next move.
 func (t *Approve) apply(s *State, a *act) ([]Effect, error) {
 	m := s.Machine(t.Machine)
@@ -122,6 +126,8 @@ func (t *Approve) apply(s *State, a *act) ([]Effect, error) {
 		return nil, refuse("member %d is not in the roster", t.To)
 	case t.Until <= s.now:
 		return nil, refuse("the approval has expired already: give it more time")
+	case t.Until > later(s.now, maxApproval):
+		return nil, refuse("the approval holds for more than %d days: give it less time", maxApproval/Day)
 	}
 	c, _ := edit(m)
 	c.Approvals = []Approval{{Account: who, Epoch: t.Epoch, To: t.To, Until: t.Until}}
@@ -283,7 +289,8 @@ func (t *Accept) apply(s *State, a *act) ([]Effect, error) {
 	return []Effect{effectOf(KindAccept, c.Name, mv)}, nil
 }
 
-// apply begins the deadline of the copying anew.
+// apply begins the deadline of the copying anew. One that was said too late does not:
+// whoever says one in each round would never meet a deadline.
 func (t *Beat) apply(s *State, a *act) ([]Effect, error) {
 	m, err := s.moving(t.Machine, t.Move)
 	if err != nil {
@@ -294,11 +301,42 @@ func (t *Beat) apply(s *State, a *act) ([]Effect, error) {
 		return nil, refuse("machine %s is moved by %s", m.Name, s.Site(mv.From))
 	case mv.Phase != Copying || !mv.Accepted:
 		return nil, refuse("machine %s is not being copied: %s", m.Name, mv.Phase)
+	case t.Bytes <= mv.Moved || !size(t.Bytes):
+		return nil, refuse("machine %s: a sign of life tells of more bytes than the %d of the one before, not of %d", m.Name, mv.Moved, t.Bytes)
+	case mv.Until != 0 && s.now >= mv.Until:
+		return nil, refuse("machine %s: %s", m.Name, s.overlong(mv))
+	}
+	if closed := s.closed(m, s.now); closed != "" {
+		return nil, refuse("machine %s: %s", m.Name, closed)
 	}
 	c, mv := edit(m)
+	if mv.Until == 0 {
+		mv.Until = later(s.now, s.whole(mv))
+	}
+	mv.Moved = t.Bytes
 	mv.enter(Copying, a.Place)
 	s.put(c)
 	return nil, nil
+}
+
+// What copying may take in all: so many times the longest time that was predicted for
+// it, and no longer than maxWhole, for the prediction is made from what the source says.
+// A link may turn out a tenth of what was measured, and terabytes take weeks at
+// 10 Mbit/s; a move that takes longer than this leads nowhere, and holds room at its
+// destination that others wait for.
+const (
+	patience = 8
+	maxWhole = 366 * Day
+)
+
+// whole is how long the copying of a move may last from the first sign of life on.
+func (s *State) whole(mv *Move) Time {
+	high := Time(min(max(mv.Forecast.High, 0), maxMillis)) * Millisecond
+	return min(later(s.rules.Whole, min(high, maxWhole)*patience), maxWhole)
+}
+
+func (s *State) overlong(mv *Move) string {
+	return fmt.Sprintf("copying took more than %s, and %s at most were predicted", seconds(int64(s.whole(mv)/Millisecond)), seconds(mv.Forecast.High))
 }
 
 // moving is the machine of that name if that move of it is under way.
@@ -342,6 +380,9 @@ func (s *State) limit(m *Machine) Time {
 		} else if end != 0 {
 			d = min(d, end-s.now)
 		}
+		if mv.Until != 0 {
+			d = min(d, mv.Until-s.now)
+		}
 	case Released:
 		d = s.rules.Lease
 	}
@@ -365,6 +406,9 @@ func (s *State) expire(m *Machine, p Place) []Effect {
 	}
 	if closed := s.closed(m, s.now); closed != "" {
 		return []Effect{s.end(m, Aborted, KindAbort, p, "it did not get ready within the window: "+closed)}
+	}
+	if mv.Until != 0 && s.now >= mv.Until {
+		return []Effect{s.end(m, Aborted, KindAbort, p, s.overlong(mv))}
 	}
 	if mv.Accepted {
 		return []Effect{s.end(m, Aborted, KindAbort, p, fmt.Sprintf("no sign of life of %s for %s", s.Site(mv.From), seconds(int64(s.rules.Copy/Millisecond))))}

@@ -229,13 +229,16 @@ func TestBeatsKeepACopyAlive(t *testing.T) {
 	w := newWorld(t, "alice", "bob").machines("web1@alice")
 	id := w.intend("web1", "")
 	w.bid("bob", "web1", nil)
-	w.refused("alice", &Beat{Machine: "web1", Move: id}, "not being copied")
+	w.refused("alice", &Beat{Machine: "web1", Move: id, Bytes: 1}, "not being copied")
 	w.must("bob", &Accept{Machine: "web1", Move: id})
 	w.refused("bob", &Accept{Machine: "web1", Move: id}, "accepted machine web1 already")
-	w.refused("bob", &Beat{Machine: "web1", Move: id}, "moved by alice")
-	for range 5 {
+	w.refused("bob", &Beat{Machine: "web1", Move: id, Bytes: 1}, "moved by alice")
+	w.refused("alice", &Beat{Machine: "web1", Move: id}, "more bytes than the 0")
+	for i := range int64(5) {
 		w.wait(DefaultRules.Copy - 10*Second)
-		w.must("alice", &Beat{Machine: "web1", Move: id})
+		w.must("alice", &Beat{Machine: "web1", Move: id, Bytes: 1 + i})
+		w.refused("alice", &Beat{Machine: "web1", Move: id, Bytes: 1 + i}, "more bytes than")
+		w.refused("alice", &Beat{Machine: "web1", Move: id, Bytes: maxSize + 1}, "more bytes than")
 	}
 	out := w.wait(DefaultRules.Copy)
 	if len(out) != 1 || out[0].Kind != KindAbort || !strings.Contains(out[0].Move.Reason, "no sign of life of alice for 10 min") {
@@ -243,6 +246,85 @@ func TestBeatsKeepACopyAlive(t *testing.T) {
 	}
 	if r := w.member("bob").Record; r.Broken != 0 {
 		t.Errorf("the source was silent and bob is blamed: %+v", r)
+	}
+}
+
+// Whatever a source says, and however often: it does not hold room elsewhere for ever.
+func TestCopyingEndsWhateverTheSourceSays(t *testing.T) {
+	for name, every := range map[string]Time{"now and then": 5 * Minute, "in each round": 10 * Second} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "alice", "bob").machines("web1@alice")
+			id := w.intend("web1", "")
+			w.bid("bob", "web1", nil)
+			w.must("bob", &Accept{Machine: "web1", Move: id})
+			high := Time(w.s.Machine("web1").Move.Forecast.High) * Millisecond
+			began, bytes := w.s.now, int64(0)
+			for w.s.Machine("web1").Move != nil && w.s.now < began+Day {
+				p := w.place("alice", int64((w.s.now+every)/Millisecond))
+				w.s.Advance(p)
+				w.seq++
+				bytes++
+				_ = w.apply(p, Tx{Seq: w.seq, Body: &Beat{Machine: "web1", Move: id, Bytes: bytes}}, new([]Effect)) // in the end it is refused
+			}
+			last := w.s.Machine("web1").Last
+			if last == nil || !strings.Contains(last.Reason, "copying took more than 1 h") {
+				t.Fatalf("it is copied for a day: %+v", last)
+			}
+			if took := last.EndedAt - began; took < Hour+8*high || took > Hour+8*high+3*every {
+				t.Errorf("it ended after %d s, with %d s predicted at most", took/Second, high/Second)
+			}
+			if r := w.member("bob").Record; r.Broken != 0 {
+				t.Errorf("bob is blamed: %+v", r)
+			}
+			w.nothingReserved()
+		})
+	}
+}
+
+// Terabytes over a slow link are predicted to take long, and may.
+func TestLongCopiesHaveTheirTime(t *testing.T) {
+	w := newWorld(t, "alice", "bob").machines("web1@alice")
+	n := need1
+	n.Disk, n.DiskBytes = 2<<40, 1<<40
+	w.must("alice", &Intent{Machine: "web1", Epoch: 1, Needs: n})
+	id := w.s.Machine("web1").Move.ID
+	w.bid("bob", "web1", func(b *Bid) { b.Bandwidth, b.FreeDisk = 10_000_000/8, 8<<40 })
+	w.must("bob", &Accept{Machine: "web1", Move: id})
+	began := w.s.now
+	for i := int64(1); w.s.now < began+30*Day; i++ {
+		w.wait(9 * Minute)
+		w.must("alice", &Beat{Machine: "web1", Move: id, Bytes: i})
+	}
+	if until := w.s.Machine("web1").Move.Until; until < began+60*Day || until > began+maxWhole {
+		t.Errorf("it may take %d days", (until-began)/Day)
+	}
+}
+
+// Nobody can keep an approval back and use it long after, or after another.
+func TestApprovalThatWasKeptBackDoesNotHold(t *testing.T) {
+	s, network, key, say := signedWorld(t)
+	word := func(seq uint64, b Body) Tx {
+		tx := Tx{Seq: seq, Account: "acme", Body: b}
+		if err := Sign(network, &tx, key); err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	must := func(author MemberID, tx Tx) {
+		t.Helper()
+		if err := say(author, tx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(1, Tx{Seq: 1, Body: &Publish{Name: "os", Commit: "bafy"}})
+	must(1, Tx{Seq: 2, Body: &Define{Name: "web1", Image: "os", Memory: 1, Policy: Policy{Movers: []string{"acme"}}}})
+	back := word(2, &Approve{Machine: "web1", Epoch: 1, Until: s.now + 20*Day})
+	must(2, word(3, &Approve{Machine: "web1", Epoch: 1, To: 2, Until: s.now + Hour}))
+	if err := say(1, back); err == nil || s.Machine("web1").Approvals[0].To != 2 {
+		t.Errorf("an older approval takes the place of a later one: %v, %+v", err, s.Machine("web1").Approvals)
+	}
+	if err := say(1, word(4, &Approve{Machine: "web1", Epoch: 1, Until: s.now + maxApproval + Hour})); err == nil || !strings.Contains(err.Error(), "30 days") {
+		t.Errorf("an approval for a long time is taken: %v", err)
 	}
 }
 

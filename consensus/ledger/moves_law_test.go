@@ -131,7 +131,7 @@ func (g *game) body() (Body, MemberID) {
 		case 1, 2:
 			return &Accept{Machine: m.Name, Move: mv.ID}, mv.To
 		case 3:
-			return &Beat{Machine: m.Name, Move: mv.ID}, mv.From
+			return &Beat{Machine: m.Name, Move: mv.ID, Bytes: mv.Moved + int64(r.IntN(3))}, mv.From
 		}
 		return &Release{Machine: m.Name, Move: mv.ID, Epoch: m.Epoch + 1, To: mv.To}, mv.From
 	}

@@ -58,6 +58,7 @@ func (r Rules) filled() Rules {
 	fill(&r.BidWindow, DefaultRules.BidWindow)
 	fill(&r.Accept, DefaultRules.Accept)
 	fill(&r.Copy, DefaultRules.Copy)
+	fill(&r.Whole, DefaultRules.Whole)
 	fill(&r.Lease, DefaultRules.Lease)
 	fill(&r.Vote, DefaultRules.Vote)
 	fill(&r.BidExpiry, DefaultRules.BidExpiry)

@@ -18,7 +18,7 @@ const (
 )
 
 // txVersion is the version of the encoding that this package writes and reads.
-const txVersion = 2
+const txVersion = 3
 
 // Tx is one transaction. Its author is the member whose event carries it, and whose
 // signature covers it; or, if Account is set, that account, by signatures of its own,
@@ -106,7 +106,7 @@ func SignBytes(network [32]byte, tx Tx) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", tx.Body.Kind(), err)
 	}
-	return append(append([]byte("dcnode transaction v2\x00"), network[:]...), b...), nil
+	return append(append([]byte("dcnode transaction v3\x00"), network[:]...), b...), nil
 }
 
 // Sign adds the signature of one of the account's keys.

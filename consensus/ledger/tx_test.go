@@ -106,7 +106,7 @@ func TestDecodeTakesNothingElse(t *testing.T) {
 	tick := encode(Tick{})
 	sig := []Sig{{Key: []byte{1}, Sig: []byte{2}}}
 	for want, raw := range map[string][]byte{
-		"version 3 is not known": encode(envelope{3, 1, KindTick, "", nil, tick}),
+		"version 2 is not known": encode(envelope{2, 1, KindTick, "", nil, tick}),
 		`"none" is not known`:    encode(envelope{txVersion, 1, "none", "", nil, tick}),
 		"signatures":             encode(envelope{txVersion, 1, KindTick, "acme", nil, tick}),
 		"16 signatures":          encode(envelope{txVersion, 1, KindTick, "acme", bytesOf(sig, 17), tick}),

@@ -209,9 +209,11 @@ type Move struct {
 	Against  []Against `json:"against,omitempty"` // why each that was not selected was not, by member
 	Forecast Forecast  `json:"forecast"`          // of the selected destination
 	Accepted bool      `json:"accepted,omitempty"`
-	Reserved Room      `json:"reserved"` // at To, until the move ends
-	Round    uint64    `json:"round"`    // in which its phase began
-	Deadline Time      `json:"deadline"` // of its phase; 0: not known yet, see Advance
+	Reserved Room      `json:"reserved"`        // at To, until the move ends
+	Round    uint64    `json:"round"`           // in which its phase began
+	Deadline Time      `json:"deadline"`        // of its phase; 0: not known yet, see Advance
+	Moved    int64     `json:"moved,omitempty"` // bytes, by the last sign of life of the source
+	Until    Time      `json:"until,omitempty"` // when copying ends whatever the source says; 0 before its first sign of life
 
 	IntentAt   Time `json:"intent_at"`
 	SelectedAt Time `json:"selected_at,omitempty"`

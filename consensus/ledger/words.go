@@ -118,7 +118,7 @@ func (w *words) move(b Body) string {
 	case *Accept:
 		return "gets ready for " + name(t.Machine)
 	case *Beat:
-		return "is still copying " + name(t.Machine)
+		return fmt.Sprintf("is still copying %s: %s so far", name(t.Machine), Bytes(t.Bytes))
 	case *Release:
 		return fmt.Sprintf("releases %s to %s, epoch %d", name(t.Machine), w.site(t.To), t.Epoch)
 	case *Confirm:

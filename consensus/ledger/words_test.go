@@ -59,7 +59,7 @@ var sentences = []sentence{
 	{by: 4, body: &Bid{Machine: "web1", Reason: "full"}, effects: []Effect{{Kind: KindSelected, Machine: "web1", Move: selected}},
 		want: "dave cannot take web1: full; the ledger selects bob for web1: predicted 4.2 s; carol not: predicted 9.1 s, 4.9 s more than bob; dave not: region us is forbidden by the policy of acme, it lacks 512 MiB of memory"},
 	{by: 2, body: &Accept{Machine: "web1"}, want: "bob gets ready for web1"},
-	{by: 1, body: &Beat{Machine: "web1"}, want: "alice is still copying web1"},
+	{by: 1, body: &Beat{Machine: "web1", Bytes: 3 << 30}, want: "alice is still copying web1: 3 GiB so far"},
 	{by: 1, body: &Release{Machine: "web1", Epoch: 7, To: 2}, effects: []Effect{{Kind: KindRelease, Machine: "web1"}}, want: "alice releases web1 to bob, epoch 7"},
 	{by: 2, body: &Confirm{Machine: "web1", Epoch: 7}, want: "bob runs web1, epoch 7"},
 	{by: 2, body: &Decline{Machine: "web1", Epoch: 7, Reason: "the digest differs"}, want: "bob gives web1 back, epoch 7: the digest differs"},

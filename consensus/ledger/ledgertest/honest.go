@@ -167,7 +167,7 @@ func (w *world) onTheWay(m *ledger.Machine, mv *ledger.Move) (ledger.MemberID, s
 	case !mv.Accepted && n < 14:
 		return mv.To, "", &ledger.Accept{Machine: m.Name, Move: mv.ID}
 	case mv.Accepted && n < 8:
-		return mv.From, "", &ledger.Beat{Machine: m.Name, Move: mv.ID}
+		return mv.From, "", &ledger.Beat{Machine: m.Name, Move: mv.ID, Bytes: mv.Moved + w.Int64N(10)*mib}
 	}
 	return mv.From, "", &ledger.Release{Machine: m.Name, Move: mv.ID, Epoch: m.Epoch + 1, To: mv.To, After: ledger.Time(w.IntN(1000))}
 }

@@ -16,9 +16,9 @@ type model struct {
 	roster  map[ledger.MemberID]entry
 	lastID  ledger.MemberID
 	open    map[uint64]*ballot
-	moves   map[string]bool // "machine move" of every move that there was
-	phases  map[string]phase
-	epochs  map[string]uint64 // that machines had when they were deleted
+	moves   map[string]bool        // "machine move" of every move that there was
+	beats   map[string]ledger.Time // when the source of a move gave its first sign of life, by "machine move"
+	epochs  map[string]uint64      // that machines had when they were deleted
 }
 
 // entry is a member as the order knows it.
@@ -35,17 +35,10 @@ type ballot struct {
 	yes, no map[ledger.MemberID]bool
 }
 
-// phase is when the phase of a machine's move began, and when its deadline was set.
-type phase struct {
-	move     uint64
-	round    uint64
-	deadline ledger.Time
-}
-
 func newModel(s *Script) *model {
 	m := &model{
 		network: s.Network, rules: s.Rules, held: map[string]bool{}, roster: map[ledger.MemberID]entry{},
-		open: map[uint64]*ballot{}, moves: map[string]bool{}, phases: map[string]phase{},
+		open: map[uint64]*ballot{}, moves: map[string]bool{}, beats: map[string]ledger.Time{},
 		epochs: map[string]uint64{},
 	}
 	for i := range s.Founders {

@@ -110,7 +110,7 @@ func (m *model) ofMachine(st *step) error {
 			(mv.ID == 0 || !here && st.pre.Member(mv.From) == nil)
 	case *ledger.Approve:
 		x, _ := find(t.Machine)
-		ok = x.Epoch == t.Epoch && x.Name != "" && st.speaks(cmp.Or(t.Account, st.tx.Account, st.site())) && t.Until > st.pre.Now()
+		ok = x.Epoch == t.Epoch && x.Name != "" && st.speaks(cmp.Or(t.Account, st.tx.Account, st.site())) && t.Until > st.pre.Now() && t.Until <= st.pre.Now()+30*ledger.Day
 	case *ledger.SetPolicy:
 		x, _ := find(t.Machine)
 		ok = st.speaks(cmp.Or(t.Account, x.Account)) && (t.Account == "") != (t.Machine == "") && st.post.Account(cmp.Or(t.Account, x.Account)) != nil
@@ -129,7 +129,11 @@ func (m *model) ofMachine(st *step) error {
 		ok = mv.ID == t.Move && mv.To == by && mv.Phase == ledger.Copying && !mv.Accepted
 	case *ledger.Beat:
 		_, mv := find(t.Machine)
-		ok = mv.ID == t.Move && mv.From == by && mv.Phase == ledger.Copying && mv.Accepted
+		ok = mv.ID == t.Move && mv.From == by && mv.Phase == ledger.Copying && mv.Accepted && t.Bytes > mv.Moved
+		if x := st.pre.Machine(t.Machine); ok {
+			end, begun := m.copiedBy(x)
+			ok = opened(st.pre, x, st.pre.Now()) && (!begun || st.pre.Now() < end)
+		}
 	case *ledger.Release:
 		x, mv := find(t.Machine)
 		ok = mv.ID == t.Move && x.Owner == by && mv.Phase == ledger.Copying && mv.To == t.To && t.Epoch == x.Epoch+1

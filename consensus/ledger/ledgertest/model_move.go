@@ -171,6 +171,14 @@ func (m *model) moveStep(st *step, was, x *ledger.Machine) error {
 	if mv.To != 0 && (old.To != mv.To || old.SelectedIndex != mv.SelectedIndex) {
 		return m.selected(st, x)
 	}
+	if t, ok := body[*ledger.Beat](st); ok && t.Machine == x.Name {
+		if mv.Moved != t.Bytes {
+			return fmt.Errorf("%d bytes were told of, and %d are known", t.Bytes, mv.Moved)
+		}
+		if key := fmt.Sprint(x.Name, " ", mv.ID); m.beats[key] == 0 {
+			m.beats[key] = st.post.Now()
+		}
+	}
 	if old.Phase != mv.Phase {
 		if _, ok := body[*ledger.Release](st); !ok || old.Phase != ledger.Copying || mv.Phase != ledger.Released || x.Epoch != was.Epoch+1 {
 			return fmt.Errorf("its move is %s, was %s", mv.Phase, old.Phase)

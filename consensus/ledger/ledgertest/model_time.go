@@ -68,6 +68,9 @@ func (m *model) deadline(st *step, x *ledger.Machine) error {
 	most := map[ledger.Phase]ledger.Time{ledger.Bidding: m.rules.BidWindow, ledger.Copying: m.rules.Accept, ledger.Released: m.rules.Lease}[mv.Phase]
 	if mv.Phase == ledger.Copying && mv.Accepted {
 		most = m.rules.Copy
+		if end, begun := m.copiedBy(x); begun {
+			most = min(most, max(end-now, 1))
+		}
 	}
 	if mv.Deadline > now+most || mv.Deadline <= now {
 		return fmt.Errorf("machine %s is %s from %d to %d", x.Name, mv.Phase, now, mv.Deadline)
@@ -82,6 +85,16 @@ func (m *model) deadline(st *step, x *ledger.Machine) error {
 		return fmt.Errorf("machine %s may be copied until %d, when its windows are closed", x.Name, mv.Deadline)
 	}
 	return nil
+}
+
+// copiedBy is when the copying of a machine ends at the latest: an hour, or what the
+// rules say, and eight times the longest predicted time after the first sign of life of
+// its source; a year at most.
+func (m *model) copiedBy(x *ledger.Machine) (end ledger.Time, begun bool) {
+	first := m.beats[fmt.Sprint(x.Name, " ", x.Move.ID)]
+	const year = 366 * 24 * 3600 * 1000 // milliseconds
+	ms := int64(m.rules.Whole/ledger.Millisecond) + 8*min(x.Move.Forecast.High, year)
+	return first + ledger.Time(min(ms, year))*ledger.Millisecond, first != 0
 }
 
 func proposal(s *ledger.State, id uint64) *ledger.Proposal {

@@ -221,7 +221,7 @@ func (t *Traffic) Happened(out []ledger.Effect) {
 				t.say(mv.To, &ledger.Accept{Machine: e.Machine, Move: mv.ID})
 			}
 		case ledger.KindAccept:
-			t.say(mv.From, &ledger.Beat{Machine: e.Machine, Move: mv.ID})
+			t.say(mv.From, &ledger.Beat{Machine: e.Machine, Move: mv.ID, Bytes: 1 << 20})
 			if t.IntN(50) == 0 {
 				t.say(mv.From, &ledger.Abort{Machine: e.Machine, Move: mv.ID, Reason: "cancelled"})
 				continue

@@ -57,6 +57,7 @@ func public(k ed25519.PrivateKey) []byte { return []byte(k.Public().(ed25519.Pub
 // script is the world before its first event.
 func (w *world) script(seed uint64) Script {
 	s := Script{Seed: seed, Network: w.network, Rules: ledger.DefaultRules}
+	s.Rules.Whole = ledger.Time(1+w.IntN(3600)) * ledger.Second
 	s.Rules.Vote = ledger.Time(w.IntN(3*24*3600)+1) * ledger.Second
 	n := 1 + w.IntN(7)
 	if w.IntN(10) == 0 {
