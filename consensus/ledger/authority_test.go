@@ -3,6 +3,8 @@ package ledger
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -54,6 +56,35 @@ func TestPolicyThatWasKeptBackDoesNotComeAfterALaterOne(t *testing.T) {
 	}
 	if err == nil {
 		t.Fatal("nobody is told that the older policy does not hold")
+	}
+}
+
+func TestKeysCannotBeChangedWithoutEnd(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	rotations := 0
+	rotate := func() error {
+		name := fmt.Sprint("alice ", rotations)
+		_, err := w.try("alice", &Rotate{Key: testPub(name), Proof: signText(name, RotateBytes(testNet, 1, testPub(name)))})
+		if err == nil {
+			rotations++
+			w.must("alice", &Rotate{})
+		}
+		return err
+	}
+	for range 10 {
+		if err := rotate(); err != nil && !strings.Contains(err.Error(), "too often: it may again in 5 h 5") && !strings.Contains(err.Error(), "in 6 h") {
+			t.Fatal(err)
+		}
+	}
+	if rotations != 4 {
+		t.Errorf("it has changed its key %d times in a row, 4 are allowed", rotations)
+	}
+	for range 48 {
+		w.wait(Hour)
+		_ = rotate() // most are refused
+	}
+	if rotations != 4+8 {
+		t.Errorf("it has changed its key %d times in two days, 4 in a row and 8 are allowed", rotations)
 	}
 }
 

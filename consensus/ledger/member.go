@@ -301,6 +301,14 @@ func (s *State) lapse(p Place) []Effect {
 	return out
 }
 
+// A member may take some keys in a row, for it may fear for the last one too, and then one
+// in a while: nobody votes on it, and each makes a new roster, with a checkpoint to begin
+// at, and an entry that the state keeps for ever.
+const (
+	rotateEvery = 6 * Hour
+	rotateAhead = 3 * rotateEvery // four in a row
+)
+
 // apply gives the author another key or, without one, forgets the key before.
 func (t *Rotate) apply(s *State, a *act) ([]Effect, error) {
 	next := *a.author
@@ -316,13 +324,16 @@ func (t *Rotate) apply(s *State, a *act) ([]Effect, error) {
 	if len(next.Old) > 0 {
 		return nil, refuse("%s has not ended its last rotation: let it forget the key before first", a.site())
 	}
+	if wait := next.Rotated - later(s.now, rotateAhead); wait > 0 {
+		return nil, refuse("%s has changed its key too often: it may again in %s", a.site(), seconds(int64((wait+Minute)/Millisecond)))
+	}
 	if err := s.freeKey(t.Key); err != nil {
 		return nil, err
 	}
 	if !verify(t.Key, RotateBytes(a.network, a.Author, t.Key), t.Proof) {
 		return nil, refuse("%s: the new key has not signed the rotation", a.site())
 	}
-	next.Key, next.Old = t.Key, a.author.Key
+	next.Key, next.Old, next.Rotated = t.Key, a.author.Key, later(max(next.Rotated, s.now), rotateEvery)
 	s.putMember(&next)
 	s.noteRoster(a.Place, Rotation, &next, [][]byte{a.Event[:]})
 	return effects, nil

@@ -9,7 +9,9 @@ type Member struct {
 	Key    []byte   `json:"key"`           // Ed25519 public key: signs its events, names its peer
 	Since  uint64   `json:"since"`         // index at which it became a member; 0: founder
 	Old    []byte   `json:"old,omitempty"` // its key before the last rotation
-	Record Record   `json:"record"`        // how it has kept its word
+	// Rotated is when its rotations would be over if there had been one in rotateEvery.
+	Rotated Time   `json:"rotated,omitempty"`
+	Record  Record `json:"record"` // how it has kept its word
 }
 
 // Record is how a member has kept its bids.

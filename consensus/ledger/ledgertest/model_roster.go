@@ -71,6 +71,13 @@ func (m *model) change(st *step, c *ledger.RosterChange) error {
 				return fmt.Errorf("member %d has that key", id)
 			}
 		}
+		times := append(m.rotated[c.Member], st.post.Now())
+		for i, since := range times { // four, and one more each six hours
+			if n := len(times) - i; ledger.Time(n-4)*6*ledger.Hour > st.post.Now()-since {
+				return fmt.Errorf("it has changed its key %d times since %d, and it is %d", n, since, st.post.Now())
+			}
+		}
+		m.rotated[c.Member] = times
 		e := m.roster[c.Member]
 		e.key = string(t.Key)
 		m.roster[c.Member] = e
