@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -22,7 +23,8 @@ type Card struct {
 	Site      string  `json:"site"`
 	Region    string  `json:"region,omitempty"`
 	Weight    uint64  `json:"weight"`
-	Signature []byte  `json:"signature"` // of ledger.CardBytes
+	Overlay   string  `json:"overlay,omitempty"` // hex of the digest of the genesis; empty: for founding one
+	Signature []byte  `json:"signature"`         // of ledger.CardBytes
 }
 
 // check says what is wrong with a card.
@@ -37,10 +39,28 @@ func (c Card) check() error {
 	if c.Weight == 0 || c.Weight > 1<<32 {
 		return fmt.Errorf("member %s: weight %d is not between 1 and 2^32", c.Site, c.Weight)
 	}
-	if !ed25519.Verify(key, ledger.CardBytes(c.Site, c.Region, c.Weight, key), c.Signature) {
+	text, err := c.text(key)
+	if err != nil {
+		return err
+	}
+	if !ed25519.Verify(key, text, c.Signature) {
 		return fmt.Errorf("member %s: the card is not what its owner signed: it was altered, or is of an older dcnode; ask for it again (member.json)", c.Site)
 	}
 	return nil
+}
+
+// text is what the card's key signs of it. A data directory is of one member only, so
+// that its key was no member's before.
+func (c Card) text(key []byte) ([]byte, error) {
+	var network [32]byte
+	if c.Overlay != "" {
+		b, err := hex.DecodeString(c.Overlay)
+		if err != nil || len(b) != len(network) {
+			return nil, fmt.Errorf("member %s: the card is for overlay %q, which is none: let that site make another with `dcnode init`", c.Site, c.Overlay)
+		}
+		copy(network[:], b)
+	}
+	return ledger.CardBytes(network, c.Site, c.Region, c.Weight, key, 0), nil
 }
 
 // ReadCard reads a member.json and checks it.
@@ -56,8 +76,9 @@ func ReadCard(path string) (Card, error) {
 }
 
 // Init makes a data directory with a new identity; site, region and weight are what
-// the others will see. Weight 0 is 1.
-func Init(dir, site, region string, weight uint64) (Card, error) {
+// the others will see. Weight 0 is 1. overlay is the genesis of the overlay that it is to
+// join; nil: it is to found one.
+func Init(dir, site, region string, weight uint64, overlay *Genesis) (Card, error) {
 	if err := ledger.CheckName("site", site); err != nil {
 		return Card{}, err
 	}
@@ -72,7 +93,11 @@ func Init(dir, site, region string, weight uint64) (Card, error) {
 	if err != nil {
 		return Card{}, err
 	}
-	card, err := newCard(key, site, region, max(weight, 1))
+	card := Card{Site: site, Region: region, Weight: max(weight, 1)}
+	if overlay != nil {
+		card.Overlay = overlay.overlay()
+	}
+	card, err = card.signed(key)
 	if err != nil {
 		return Card{}, err
 	}
@@ -86,8 +111,8 @@ func Init(dir, site, region string, weight uint64) (Card, error) {
 	return card, writeFile(path, raw, 0o600)
 }
 
-// newCard is a card with its signature.
-func newCard(key crypto.PrivKey, site, region string, weight uint64) (Card, error) {
+// signed is the card with its key and signature.
+func (c Card) signed(key crypto.PrivKey) (Card, error) {
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return Card{}, fmt.Errorf("name identity: %w", err)
@@ -96,11 +121,14 @@ func newCard(key crypto.PrivKey, site, region string, weight uint64) (Card, erro
 	if err != nil {
 		return Card{}, err
 	}
-	sig, err := key.Sign(ledger.CardBytes(site, region, weight, pub))
+	c.Peer = id
+	text, err := c.text(pub)
 	if err != nil {
+		return Card{}, err
+	}
+	if c.Signature, err = key.Sign(text); err != nil {
 		return Card{}, fmt.Errorf("sign member card: %w", err)
 	}
-	c := Card{Peer: id, Site: site, Region: region, Weight: weight, Signature: sig}
 	return c, c.check()
 }
 

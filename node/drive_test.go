@@ -34,7 +34,7 @@ func newOrders(t *testing.T, count int) *orders {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := newCard(key, fmt.Sprintf("dc%d", i), "", 1)
+		c, err := Card{Site: fmt.Sprintf("dc%d", i), Weight: 1}.signed(key)
 		if err != nil {
 			t.Fatal(err)
 		}

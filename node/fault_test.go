@@ -199,10 +199,10 @@ func TestNodeRefusesToStartWithoutItsPlace(t *testing.T) {
 	if _, err := New(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "run `dcnode init") {
 		t.Errorf("no identity: %v", err)
 	}
-	if _, err := Init(dir, "eve", "", 1); err != nil {
+	if _, err := Init(dir, "eve", "", 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Init(dir, "eve", "", 1); err == nil || !strings.Contains(err.Error(), "has an identity already") {
+	if _, err := Init(dir, "eve", "", 1, nil); err == nil || !strings.Contains(err.Error(), "has an identity already") {
 		t.Errorf("second init: %v", err)
 	}
 	if _, err := New(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "give --genesis FILE") {

@@ -78,6 +78,9 @@ func (g Genesis) check() error {
 		if err := c.check(); err != nil {
 			return err
 		}
+		if c.Overlay != "" {
+			return fmt.Errorf("member %s: its card is for joining overlay %.16s, not for founding one: let that site make another with `dcnode init`", c.Site, c.Overlay)
+		}
 		if seen[c.Site] || seen[string(c.Peer)] {
 			return fmt.Errorf("member %s: each site and each peer ID stands once in a roster", c.Site)
 		}
@@ -97,6 +100,12 @@ func (g Genesis) network() consensus.Hash {
 		panic("node: genesis does not encode: " + err.Error())
 	}
 	return sha256.Sum256(b)
+}
+
+// overlay is the overlay's name in full.
+func (g Genesis) overlay() string {
+	h := g.network()
+	return hex.EncodeToString(h[:])
 }
 
 // Network is the overlay's name, as people compare it.

@@ -25,7 +25,7 @@ func newInviter(t *testing.T) *inviter {
 	v := &inviter{alice: filepath.Join(t.TempDir(), "alice"), bob: filepath.Join(t.TempDir(), "bob")}
 	var cards []Card
 	for _, dir := range []string{v.alice, v.bob} {
-		c, err := Init(dir, filepath.Base(dir), "", 1)
+		c, err := Init(dir, filepath.Base(dir), "", 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

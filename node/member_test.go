@@ -25,7 +25,7 @@ import (
 func (o *overlay) newcomer(name string) *site {
 	o.t.Helper()
 	s := &site{name: name, dir: filepath.Join(o.t.TempDir(), name), driver: memvm.New(memvm.Config{})}
-	if _, err := Init(s.dir, name, "", 1); err != nil {
+	if _, err := Init(s.dir, name, "", 1, &o.sites[0].node.genesis); err != nil {
 		o.t.Fatal(err)
 	}
 	return s

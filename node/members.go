@@ -227,6 +227,9 @@ func (n *Node) InviteMember(ctx context.Context, r api.Invite) (api.Invited, err
 	if err := c.check(); err != nil {
 		return api.Invited{}, err
 	}
+	if c.Overlay != n.genesis.overlay() {
+		return api.Invited{}, fmt.Errorf("the card of %s is not for this overlay, %s: give that site genesis.json, and let it make another card with `dcnode init --overlay genesis.json`", c.Site, n.genesis.Network())
+	}
 	p, err := n.proposeJoin(ctx, c)
 	if err != nil {
 		return api.Invited{}, err

@@ -58,7 +58,7 @@ func newWatchedOverlay(t *testing.T, count int, rules ledger.Rules, w *witness) 
 	for i := range count {
 		name := []string{"alice", "bob", "carol", "dave", "erin"}[i]
 		dir := filepath.Join(t.TempDir(), name)
-		c, err := Init(dir, name, "", 1)
+		c, err := Init(dir, name, "", 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,7 +48,7 @@ func newSites(dir string, o Options, net network, qemu string) (*Sites, error) {
 	for i := range o.Members {
 		name := siteName(i)
 		site := &Site{Name: name, Dir: filepath.Join(dir, name)}
-		card, err := node.Init(site.Dir, name, "", 1)
+		card, err := node.Init(site.Dir, name, "", 1, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -65,7 +65,7 @@ func newPast(t *testing.T) *past {
 	var cards []node.Card
 	for i := range 4 {
 		s := &site{dir: t.TempDir(), id: uint64(i + 1)}
-		card, err := node.Init(s.dir, fmt.Sprintf("dc%d", i+1), "", 1)
+		card, err := node.Init(s.dir, fmt.Sprintf("dc%d", i+1), "", 1, nil)
 		p.check(err)
 		cards = append(cards, card)
 		raw, err := os.ReadFile(filepath.Join(s.dir, "identity.key"))

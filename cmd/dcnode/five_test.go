@@ -169,7 +169,7 @@ func (f *traffic) raise() {
 // joins: a sixth site is invited, waits, is let in, orders, bids and gets a machine.
 func (f *traffic) joins() {
 	f.t.Helper()
-	f.says("frank", "init", "--site", "frank")
+	f.says("frank", "init", "--site", "frank", "--overlay", "genesis.json")
 	f.says("alice", "member", "invite", "frank/member.json", "-o", "frank.json")
 	f.refused("the invitation is for frank", "erin", "member", "join", "frank.json")
 	f.says("frank", "member", "join", "frank.json", "--listen", "/ip4/127.0.0.1/tcp/0")

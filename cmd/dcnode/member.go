@@ -22,7 +22,7 @@ func memberCommand(t *terminal) *cobra.Command {
 		Long: `Who is a member is decided by the members: a change holds when members of more than
 two thirds of the weight have said yes, those that are away counted too.
 
-  at the new site   dcnode init --data DIR --site NAME
+  at the new site   dcnode init --data DIR --site NAME --overlay genesis.json
   at a member       dcnode member invite member.json -o invitation.json
   at other members  dcnode member approve NAME
   at the new site   dcnode member join invitation.json && dcnode run`,

@@ -22,11 +22,11 @@ import (
 )
 
 func initCommand(t *terminal) *cobra.Command {
-	var site, region string
+	var site, region, overlay string
 	var weight uint64
 	c := &cobra.Command{
 		Use: "init", Short: "Make an identity and a data directory", Args: exactly(),
-		Long: "Makes a data directory with a new identity, and in it member.json: what the others\nneed to put this node into the founding roster, or to invite it into an overlay\nthat exists. It is signed: nobody can change it.",
+		Long: "Makes a data directory with a new identity, and in it member.json: what the others\nneed to put this node into the founding roster or, with --overlay, to invite it into\nan overlay that exists. It is signed, for that alone: nobody can change it or use it\nelsewhere.",
 		RunE: func(*cobra.Command, []string) error {
 			if site == "" {
 				host, err := os.Hostname()
@@ -35,17 +35,29 @@ func initCommand(t *terminal) *cobra.Command {
 				}
 				site, _, _ = strings.Cut(host, ".")
 			}
-			card, err := node.Init(t.data, site, region, weight)
+			var of *node.Genesis
+			if overlay != "" {
+				g, err := node.ReadGenesis(overlay)
+				if err != nil {
+					return fmt.Errorf("read the overlay to join: %w", err)
+				}
+				of = &g
+			}
+			card, err := node.Init(t.data, site, region, weight, of)
 			if err != nil {
 				return err
 			}
 			return t.print(card, func() {
-				fmt.Fprintf(t.out, "site %s is %s\ngive %s to whoever makes the roster (`dcnode genesis`)\n",
-					card.Site, card.Peer, filepath.Join(t.data, "member.json"))
+				whom := "whoever makes the roster (`dcnode genesis`)"
+				if of != nil {
+					whom = "a member of that overlay (`dcnode member invite`)"
+				}
+				fmt.Fprintf(t.out, "site %s is %s\ngive %s to %s\n", card.Site, card.Peer, filepath.Join(t.data, "member.json"), whom)
 			})
 		},
 	}
 	c.Flags().StringVar(&site, "site", "", "name of this site (default: the host's name)")
+	c.Flags().StringVar(&overlay, "overlay", "", "genesis.json of the overlay that it is to join (default: it is to found one)")
 	c.Flags().StringVar(&region, "region", "", "region that this site is in")
 	c.Flags().Uint64Var(&weight, "weight", 1, "weight of this site's votes, 1 to 2^32")
 	return c

@@ -131,3 +131,39 @@ func TestMemberWhoseMachineMayComeBackDoesNotLeave(t *testing.T) {
 	ok(say(2, &Confirm{Machine: "web", Epoch: 2}))
 	ok(say(3, &Propose{Change: Leave, Member: 1}))
 }
+
+// Whoever has joined by a card and left does not join by it again, nor anywhere else.
+func TestCardIsGoodForOneOverlayAndForJoiningOnce(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	card := func(network [32]byte, before MemberID) *Propose {
+		return &Propose{Change: Join, Site: "erin", Weight: 1, Key: testPub("erin"), Proof: signText("erin", CardBytes(network, "erin", "", 1, testPub("erin"), before))}
+	}
+	vote := func() {
+		t.Helper()
+		w.must("bob", w.s.Proposals()[0].Vote(true))
+	}
+	w.refused("alice", card([32]byte{}, 0), "for this overlay")
+	w.refused("alice", card(testNet, 3), "for this overlay")
+	first := card(testNet, 0)
+	w.must("alice", first)
+	vote()
+	erin := w.member("erin").ID
+	w.must("alice", &Propose{Change: Leave, Member: erin})
+	w.must("bob", w.s.Proposals()[0].Vote(true))
+	if w.member("erin") != nil {
+		w.must("erin", w.s.Proposals()[0].Vote(true))
+	}
+	_, b, err := w.s.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.s, err = Load(b); err != nil {
+		t.Fatal(err)
+	}
+	w.refused("alice", first, "was a member's by it before")
+	w.must("alice", card(testNet, erin))
+	vote()
+	if m := w.member("erin"); m == nil || m.ID == erin {
+		t.Errorf("erin, who has signed for it, does not come back: %+v", m)
+	}
+}

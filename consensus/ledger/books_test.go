@@ -113,10 +113,10 @@ func randomLaw(r *rand.Rand, w *world, m *Member) Tx {
 	case 12:
 		return Tx{Body: randomRotate(r, m)}
 	case 13:
-		return Tx{Body: randomProposal(r, other)}
+		return Tx{Body: randomProposal(r, s, other)}
 	default:
 		if len(s.votes) == 0 {
-			return Tx{Body: randomProposal(r, other)}
+			return Tx{Body: randomProposal(r, s, other)}
 		}
 		return Tx{Body: s.votes[r.IntN(len(s.votes))].Vote(r.IntN(8) > 0)}
 	}
@@ -135,7 +135,7 @@ func signText(key string, text []byte) []byte {
 	return ed25519.Sign(testKey(key), text)
 }
 
-func randomProposal(r *rand.Rand, m *Member) Body {
+func randomProposal(r *rand.Rand, s *State, m *Member) Body {
 	site := fmt.Sprintf("s%d", 1+r.IntN(6))
 	weight := uint64(1 + r.IntN(4))
 	switch r.IntN(4) {
@@ -144,7 +144,7 @@ func randomProposal(r *rand.Rand, m *Member) Body {
 	case 1:
 		return &Propose{Change: Update, Member: m.ID, Weight: weight}
 	}
-	return &Propose{Change: Join, Site: site, Weight: weight, Key: testPub(site), Proof: signText(site, CardBytes(site, "", weight, testPub(site)))}
+	return &Propose{Change: Join, Site: site, Weight: weight, Key: testPub(site), Proof: signText(site, CardBytes(testNet, site, "", weight, testPub(site), s.LastNumber(testPub(site))))}
 }
 
 // randomMove takes the move of a machine a step on, if the member can.

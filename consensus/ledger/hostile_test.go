@@ -137,7 +137,7 @@ func (h *hostile) body(s *State, author *Member, network [32]byte) Body {
 		k := h.key()
 		t.Member, t.Force, t.Key = 0, false, []byte(k.Public().(ed25519.PublicKey))
 		t.Weight = 1 + uint64(h.IntN(3))
-		t.Proof = ed25519.Sign(k, CardBytes(t.Site, t.Region, t.Weight, t.Key))
+		t.Proof = ed25519.Sign(k, CardBytes(network, t.Site, t.Region, t.Weight, t.Key, s.LastNumber(t.Key)))
 	case *CastVote:
 		if len(s.votes) > 0 {
 			p := s.votes[h.IntN(len(s.votes))]

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/tidwall/btree"
+
+	"github.com/dcnode/dcnode/consensus/ledger/merkle"
 )
 
 // indexes find entries of the state by other things than their names. They follow
@@ -19,6 +21,7 @@ type indexes struct {
 	made     *btree.BTreeG[entry] // machines by the version of an image that they were made from, see madeFrom
 	promised []promise            // room that is reserved at members
 	sponsors []sponsor            // how many accounts members sponsor
+	numbers  merkle.Map[MemberID] // the highest number of a member with a key, by key
 }
 
 // timer is something that happens to a machine at a time or after a round.
@@ -63,7 +66,7 @@ func (x *indexes) clone() indexes {
 	return indexes{
 		waiting: x.waiting.Copy(), timers: x.timers.Copy(), owned: x.owned.Copy(), coming: x.coming.Copy(),
 		apart: x.apart.Copy(), made: x.made.Copy(),
-		promised: slices.Clone(x.promised), sponsors: slices.Clone(x.sponsors),
+		promised: slices.Clone(x.promised), sponsors: slices.Clone(x.sponsors), numbers: x.numbers,
 	}
 }
 
@@ -183,6 +186,14 @@ func (x *indexes) sponsor(a *Account, sign int) {
 	}
 	if x.sponsors[i].accounts += sign; x.sponsors[i].accounts == 0 {
 		x.sponsors = slices.Delete(x.sponsors, i, i+1)
+	}
+}
+
+// number takes down whose a key is by a change of the roster.
+func (x *indexes) number(c *RosterChange) {
+	if key := string(c.Key); key != "" {
+		was, _ := x.numbers.Get(key)
+		x.numbers = x.numbers.Set(key, max(was, c.Member))
 	}
 }
 

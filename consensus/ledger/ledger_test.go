@@ -267,7 +267,7 @@ func (w *world) expand(text string) string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b = ed25519.Sign(testKey(args[3]), CardBytes(args[0], args[1], weight, testPub(args[3])))
+			b = ed25519.Sign(testKey(args[3]), CardBytes(testNet, args[0], args[1], weight, testPub(args[3]), w.s.LastNumber(testPub(args[3]))))
 		case "rotate":
 			id, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil {

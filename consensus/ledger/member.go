@@ -22,9 +22,15 @@ const (
 // CardBytes are what a new member's key signs of its card, and so what Propose.Proof
 // is a signature of: whoever puts a key into the roster shows that its holder wants
 // to be there as that site, in that region and with that weight.
-func CardBytes(site, region string, weight uint64, key []byte) []byte {
-	b := signed("dcnode member card v1\x00", []byte(site), []byte(region), key)
-	return binary.BigEndian.AppendUint64(b, weight)
+//
+// network is the overlay's name, so that the card is of no use in another; it is zero in
+// the card of a founder, which its overlay is named after. before is the number that a
+// member with that key had last, see State.LastNumber: who has joined by a card and left
+// does not join by it again. 0: none.
+func CardBytes(network [32]byte, site, region string, weight uint64, key []byte, before MemberID) []byte {
+	b := signed("dcnode member card v2\x00", network[:], []byte(site), []byte(region), key)
+	b = binary.BigEndian.AppendUint64(b, weight)
+	return binary.BigEndian.AppendUint64(b, uint64(before))
 }
 
 // RotateBytes are what the new key of a member signs, and so what Rotate.Proof is a
@@ -56,7 +62,7 @@ func (t *Propose) apply(s *State, a *act) ([]Effect, error) {
 	var err error
 	switch t.Change {
 	case Join:
-		err = t.join(s, p)
+		err = t.join(s, a, p)
 	case Leave:
 		err = t.leave(s, p)
 	case Update:
@@ -108,7 +114,7 @@ func (s *State) mayPropose(a *act, p *Proposal) error {
 
 // join checks a new member's card, and allots its number: whatever becomes of the
 // proposal, nobody else will have that.
-func (t *Propose) join(s *State, p *Proposal) error {
+func (t *Propose) join(s *State, a *act, p *Proposal) error {
 	if t.Member != 0 || t.Force {
 		return refuse("a new member is given its number by the ledger, and force is for leaving")
 	}
@@ -145,8 +151,8 @@ func (t *Propose) join(s *State, p *Proposal) error {
 	if err := s.freeKey(t.Key); err != nil {
 		return err
 	}
-	if !verify(t.Key, CardBytes(t.Site, t.Region, t.Weight, t.Key), t.Proof) {
-		return refuse("site %s: the card is not signed by its own key: let that site make it again", t.Site)
+	if !verify(t.Key, CardBytes(a.network, t.Site, t.Region, t.Weight, t.Key, s.LastNumber(t.Key)), t.Proof) {
+		return refuse("site %s: its key has not signed this card for this overlay, or was a member's by it before: let that site make another with `dcnode init`", t.Site)
 	}
 	p.Member = s.lastID + 1
 	return nil

@@ -8,6 +8,8 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+
+	"github.com/dcnode/dcnode/consensus/ledger/merkle"
 )
 
 // Rotation is the Change of a RosterChange that was no proposal: a member has taken
@@ -36,10 +38,19 @@ func rosterKey(version uint64) string { return strconv.FormatUint(version, 10) }
 // after the change or, of a Leave, as it was before; see proof for events.
 func (s *State) noteRoster(p Place, c Change, m *Member, events [][]byte) {
 	s.roster++
-	s.changes = s.changes.Set(rosterKey(s.roster), &RosterChange{
+	change := &RosterChange{
 		Index: p.Index, Change: c, Member: m.ID, Site: m.Site, Region: m.Region, Weight: m.Weight, Key: slices.Clone(m.Key),
 		Events: events,
-	})
+	}
+	s.changes = s.changes.Set(rosterKey(s.roster), change)
+	s.index.number(change)
+}
+
+// LastNumber is the highest number of a member with that key, as far as changes of the
+// roster tell of it; 0: none. Founders of whom none tells have no card to join by.
+func (s *State) LastNumber(key []byte) MemberID {
+	id, _ := s.index.numbers.Get(string(key))
+	return id
 }
 
 // proof names the events that show that a proposal has passed: to be asked before the
@@ -79,7 +90,7 @@ func (s *State) checkChanges() error {
 	}
 	var last uint64
 	for v, c := range s.RosterChanges() {
-		if c == nil || c.Index < last || c.Index >= s.next {
+		if c == nil || len(c.Key) > merkle.MaxKey || c.Index < last || c.Index >= s.next {
 			return fmt.Errorf("change %d of the roster is lacking or not at its place", v)
 		}
 		last = c.Index

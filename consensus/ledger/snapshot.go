@@ -199,5 +199,8 @@ func Load(snapshot []byte) (*State, error) {
 	for _, a := range s.accounts.All() {
 		s.index.sponsor(a, 1)
 	}
+	for _, c := range s.RosterChanges() {
+		s.index.number(c)
+	}
 	return s, nil
 }

@@ -308,8 +308,9 @@ func TestCardsAndRotationsAreSignedForOnePurpose(t *testing.T) {
 	key := testPub("k")
 	var net [32]byte
 	texts := [][]byte{
-		CardBytes("a", "b", 1, key), CardBytes("ab", "", 1, key), CardBytes("", "ab", 1, key), CardBytes("a", "b", 2, key),
-		CardBytes("a", "b", 1, testPub("l")), RotateBytes(net, 1, key), RotateBytes(net, 2, key), RotateBytes(testNet, 1, key),
+		CardBytes(net, "a", "b", 1, key, 0), CardBytes(net, "ab", "", 1, key, 0), CardBytes(net, "", "ab", 1, key, 0),
+		CardBytes(net, "a", "b", 2, key, 0), CardBytes(net, "a", "b", 1, testPub("l"), 0), CardBytes(net, "a", "b", 1, key, 1),
+		CardBytes(testNet, "a", "b", 1, key, 0), RotateBytes(net, 1, key), RotateBytes(net, 2, key), RotateBytes(testNet, 1, key),
 		RotateBytes(net, 1, testPub("l")),
 	}
 	for i, a := range texts {

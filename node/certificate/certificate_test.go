@@ -114,7 +114,7 @@ func (o *overlay) machine(at string) {
 func (o *overlay) join(by, site string) {
 	o.t.Helper()
 	k := key(site)
-	o.say(by, &ledger.Propose{Change: ledger.Join, Site: site, Region: "eu", Weight: 1, Key: public(k), Proof: ed25519.Sign(k, ledger.CardBytes(site, "eu", 1, public(k)))})
+	o.say(by, &ledger.Propose{Change: ledger.Join, Site: site, Region: "eu", Weight: 1, Key: public(k), Proof: ed25519.Sign(k, ledger.CardBytes(o.network, site, "eu", 1, public(k), o.state.LastNumber(public(k))))})
 	o.keys[o.state.Proposals()[0].Member] = k
 }
 
@@ -343,7 +343,7 @@ func TestForgedChainsAreRefused(t *testing.T) {
 		{"another joins by the votes for dave", func(o *overlay, c *Certificate) {
 			k := key("mallory")
 			// Bob has turned: he proposes mallory in an event of his own.
-			o.event(2, key("bob"), &ledger.Propose{Change: ledger.Join, Site: "mallory", Weight: 100, Key: public(k), Proof: ed25519.Sign(k, ledger.CardBytes("mallory", "", 100, public(k)))})
+			o.event(2, key("bob"), &ledger.Propose{Change: ledger.Join, Site: "mallory", Weight: 100, Key: public(k), Proof: ed25519.Sign(k, ledger.CardBytes(o.network, "mallory", "", 100, public(k), 0))})
 			for _, raw := range o.events {
 				if e, _ := consensus.Unmarshal(raw); slices.ContainsFunc(said[*ledger.Propose](e), func(p *ledger.Propose) bool { return p.Site == "mallory" }) {
 					t := &c.Roster[0]

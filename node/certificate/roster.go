@@ -155,7 +155,7 @@ func (v *verifier) proposes(p *ledger.Propose, t *Transition) bool {
 	switch was := member(v.roster, t.Member); t.Change {
 	case ledger.Join:
 		return p.Site == t.Site && p.Region == t.Region && p.Weight == t.Weight && bytes.Equal(p.Key, t.Key) &&
-			signedBy(ed25519.PublicKey(t.Key), ledger.CardBytes(p.Site, p.Region, p.Weight, p.Key), p.Proof)
+			signedBy(ed25519.PublicKey(t.Key), ledger.CardBytes(v.network, p.Site, p.Region, p.Weight, p.Key, v.lastNumber(p.Key)), p.Proof)
 	case ledger.Leave:
 		return p.Member == t.Member
 	case ledger.Update:
@@ -164,6 +164,16 @@ func (v *verifier) proposes(p *ledger.Propose, t *Transition) bool {
 			(p.Site != "" || was.Site == t.Site) && (p.Region != "" || was.Region == t.Region)
 	}
 	return false
+}
+
+// lastNumber is what State.LastNumber was before the change that is being followed.
+func (v *verifier) lastNumber(key []byte) (id ledger.MemberID) {
+	for i := range v.log {
+		if bytes.Equal(v.log[i].Key, key) {
+			id = max(id, v.log[i].Member)
+		}
+	}
+	return id
 }
 
 // votes counts the votes for a proposal, by the roster before it is carried out. Who

@@ -341,7 +341,7 @@ func (w *world) ofRoster() (ledger.MemberID, string, ledger.Body) {
 		}
 		key := w.key(fmt.Sprint("site ", number))
 		t.Change, t.Site, t.Region, t.Weight, t.Key = ledger.Join, fmt.Sprintf("s%d", number), w.region(), w.weight(), public(key)
-		t.Proof = ed25519.Sign(key, ledger.CardBytes(t.Site, t.Region, t.Weight, t.Key))
+		t.Proof = ed25519.Sign(key, ledger.CardBytes(w.network, t.Site, t.Region, t.Weight, t.Key, w.before(t.Key)))
 	case n < 8:
 		t.Change, t.Member, t.Force = ledger.Leave, w.member(), w.IntN(2) == 0
 	default:
@@ -351,6 +351,14 @@ func (w *world) ofRoster() (ledger.MemberID, string, ledger.Body) {
 		}
 	}
 	return w.member(), "", t
+}
+
+// before is what a card says of who had the key, or now and then what an older one did.
+func (w *world) before(key []byte) ledger.MemberID {
+	if w.IntN(5) == 0 {
+		return 0
+	}
+	return w.s.LastNumber(key)
 }
 
 func (w *world) rotate() (ledger.MemberID, string, ledger.Body) {

@@ -95,6 +95,10 @@ func (m *model) change(st *step, c *ledger.RosterChange) error {
 			if in || b.t.Weight == 0 {
 				return errors.New("it is a member already, or has no weight")
 			}
+			if m.cards[string(b.t.Proof)] { // of one card there is one signature
+				return errors.New("it has joined by that card before")
+			}
+			m.cards[string(b.t.Proof)] = true
 			m.roster[c.Member] = entry{b.t.Site, b.t.Region, string(b.t.Key), b.t.Weight}
 		case ledger.Leave:
 			if !in || !b.t.Force && owns(st.pre, c.Member) {
