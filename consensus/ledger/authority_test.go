@@ -167,3 +167,49 @@ func TestCardIsGoodForOneOverlayAndForJoiningOnce(t *testing.T) {
 		t.Errorf("erin, who has signed for it, does not come back: %+v", m)
 	}
 }
+
+// Who may order a move may be changed while it is under way, and that counts until the
+// machine is released.
+func TestMoveEndsWhenItsAuthorityIsWithdrawn(t *testing.T) {
+	movers := func(n int, accounts ...string) *SetPolicy {
+		return &SetPolicy{Machine: "web1", Policy: Policy{Movers: accounts, Approvals: n}}
+	}
+	for name, c := range map[string]struct {
+		set  Body
+		ends string
+	}{
+		"others are named":               {movers(1, "carol"), "wants the approval of 1 of account carol, and there are 0"},
+		"more have to approve":           {movers(2, "bob", "carol"), "wants the approval of 2 of accounts bob, carol, and there are 1"},
+		"others of the account's policy": {&SetPolicy{Account: "alice", Policy: Policy{Movers: []string{"carol"}}}, "account alice wants the approval of 1"},
+		"one more is named":              {movers(1, "bob", "carol"), ""},
+		"nobody is named any more":       {&SetPolicy{Machine: "web1"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "alice", "bob", "carol").machines("web1@alice")
+			w.must("alice", movers(1, "bob"))
+			w.must("bob", &Approve{Machine: "web1", Epoch: 1, Until: w.s.now + Hour})
+			id := w.intend("web1", "bob")
+			w.bid("bob", "web1", nil)
+			w.must("bob", &Accept{Machine: "web1", Move: id})
+			w.must("alice", c.set)
+			m := w.s.Machine("web1")
+			if ends := m.Move == nil; ends != (c.ends != "") || ends && !strings.Contains(m.Last.Reason, c.ends) {
+				t.Fatalf("it ends: %v, %+v", ends, m.Last)
+			}
+			if m.Move != nil {
+				w.must("alice", &Release{Machine: "web1", Move: id, Epoch: 2, To: w.member("bob").ID})
+				if w.s.Machine("web1").Epoch != 2 {
+					t.Error("it is not released")
+				}
+			} else {
+				w.nothingReserved()
+			}
+		})
+	}
+	w := newWorld(t, "alice", "bob").machines("web1@alice")
+	w.intend("web1", "bob")
+	w.must("alice", movers(1, "bob"))
+	if w.s.Machine("web1").Move != nil {
+		t.Error("it moves on without the approval that it needs by now")
+	}
+}

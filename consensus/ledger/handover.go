@@ -43,8 +43,12 @@ func (t *Confirm) apply(s *State, a *act) ([]Effect, error) {
 		r.Kept++
 		r.Trust = trust(r.Trust, took(m.Move, 0, s.now), m.Move.Forecast.Millis)
 	})
-	return []Effect{s.end(m, Done, KindConfirm, a.Place, "")}, nil
+	return s.settled(s.end(m, Done, KindConfirm, a.Place, ""), a.Place), nil
 }
+
+// settled is what follows when it is clear again whose a machine is: a member that has
+// only waited for that may leave.
+func (s *State) settled(e Effect, p Place) []Effect { return append([]Effect{e}, s.decide(p)...) }
 
 // apply gives the machine back to where it came from.
 func (t *Decline) apply(s *State, a *act) ([]Effect, error) {
@@ -58,7 +62,7 @@ func (t *Decline) apply(s *State, a *act) ([]Effect, error) {
 	s.record(a.Author, func(r *Record) { r.Broken++ })
 	c, mv := edit(m)
 	hand(c, mv.From, KindDecline, a.Place)
-	return []Effect{s.end(c, Declined, KindDecline, a.Place, t.Reason)}, nil
+	return s.settled(s.end(c, Declined, KindDecline, a.Place, t.Reason), a.Place), nil
 }
 
 // apply takes the machine back after the lease.
@@ -76,7 +80,7 @@ func (t *Reclaim) apply(s *State, a *act) ([]Effect, error) {
 	s.record(m.Move.To, func(r *Record) { r.Broken++ })
 	c, mv := edit(m)
 	hand(c, mv.From, KindReclaim, a.Place)
-	return []Effect{s.end(c, Reclaimed, KindReclaim, a.Place, "the destination did not confirm within the lease")}, nil
+	return s.settled(s.end(c, Reclaimed, KindReclaim, a.Place, "the destination did not confirm within the lease"), a.Place), nil
 }
 
 // apply ends a move before Release. A destination that says it has broken its word;

@@ -115,6 +115,9 @@ func TestNobodyMakesTheStateTooLargeToKeep(t *testing.T) {
 	for _, mover := range slices.Concat(policy.Movers, policy.Movers) { // of both policies
 		m.Approvals = append(m.Approvals, Approval{Account: mover, Epoch: 1 << 63, To: 1 << 63, Until: 1 << 62})
 	}
+	for _, mover := range policy.Movers {
+		m.Move.Approved = append(m.Move.Approved, mover, mover)
+	}
 	for range 2 * maxHandovers {
 		hand(m, 1<<63, KindDecline, Place{Index: 1 << 63})
 	}

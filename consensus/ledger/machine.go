@@ -95,7 +95,7 @@ func (t *Delete) apply(s *State, a *act) ([]Effect, error) {
 	s.bury(m)
 	s.made(m, -1)
 	s.use(m.Account, Quota{Machines: 1, Memory: m.Memory}, -1)
-	return []Effect{{Kind: KindDelete, Machine: m.Name, Account: m.Account, Member: m.Owner}}, nil
+	return s.settled(Effect{Kind: KindDelete, Machine: m.Name, Account: m.Account, Member: m.Owner}, a.Place), nil
 }
 
 // owned is the machine of that name if the transaction's author owns it.

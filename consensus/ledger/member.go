@@ -267,7 +267,9 @@ func (w weight) passes(total uint64) bool { return 3*uint64(w) > 2*total }
 func (w weight) stops(total uint64) bool { return 3*uint64(w) >= total }
 
 // decide carries out what has its votes, and drops what cannot have them any more,
-// until nothing changes: each change of the roster changes what is enough.
+// until nothing changes: each change of the roster changes what is enough. So a proposal
+// that a member leaves may have its votes while the member still owns machines. It waits
+// for the last of them to go, or for its time to be over; see settled.
 func (s *State) decide(p Place) []Effect {
 	var out []Effect
 	for i := 0; i < len(s.votes); i++ {

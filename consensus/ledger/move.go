@@ -51,10 +51,11 @@ func (t *Intent) apply(s *State, a *act) ([]Effect, error) {
 		return nil, refuse("machine %s may not move: %s", m.Name, nobody)
 	}
 	c, _ := edit(m)
+	by := s.approving(m, only)
 	c.Approvals = nil
 	c.Move = &Move{
 		ID: a.Index, Machine: m.Name, Epoch: m.Epoch, From: a.Author, Only: only, Phase: Bidding, Needs: t.Needs,
-		Limits: limits, IntentAt: s.now, Round: a.Round,
+		Limits: limits, Approved: by, IntentAt: s.now, Round: a.Round,
 	}
 	s.put(c)
 	return []Effect{effectOf(KindIntent, c.Name, c.Move)}, nil
@@ -172,13 +173,30 @@ func (s *State) approved(m *Machine, only MemberID) (MemberID, error) {
 // unapproved is what approvals are missing; empty: none. An approval for one site
 // counts only if that is the only candidate.
 func (s *State) unapproved(m *Machine, only MemberID) string {
+	return s.lacking(m, s.approving(m, only))
+}
+
+// approving are the accounts whose approvals count for a move of m to only, or to any if
+// that is 0.
+func (s *State) approving(m *Machine, only MemberID) []string {
+	var by []string
+	for _, p := range m.Approvals {
+		if p.Epoch == m.Epoch && p.Until > s.now && (p.To == 0 || p.To == only) {
+			by = append(by, p.Account)
+		}
+	}
+	return by
+}
+
+// lacking is what approvals a move that these accounts approve of lacks; empty: none.
+func (s *State) lacking(m *Machine, by []string) string {
 	for _, l := range s.layers(m) {
 		if len(l.Movers) == 0 {
 			continue
 		}
 		need, have := max(l.Approvals, 1), 0
-		for _, p := range m.Approvals {
-			if p.Epoch == m.Epoch && p.Until > s.now && (p.To == 0 || p.To == only) && slices.Contains(l.Movers, p.Account) {
+		for _, account := range by {
+			if slices.Contains(l.Movers, account) {
 				have++
 			}
 		}
@@ -461,7 +479,7 @@ const (
 // trimmed is a move without what only its selection needed.
 func (mv *Move) trimmed() *Move {
 	c := *mv
-	c.Needs.CPUFeatures, c.Needs.Paths = nil, nil
+	c.Needs.CPUFeatures, c.Needs.Paths, c.Approved = nil, nil, nil
 	c.Bids, c.Against = nil, nil
 	for _, b := range mv.Bids {
 		if b.Member == mv.To || len(c.Bids) < lastBids-1 || len(c.Bids) < lastBids && c.bidOf(mv.To) != nil {

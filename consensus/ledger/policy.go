@@ -313,6 +313,9 @@ func (s *State) forbidsMove(m *Machine, mv *Move) []string {
 	if closed := s.closed(m, s.now); closed != "" {
 		why = append(why, closed)
 	}
+	if missing := s.lacking(m, mv.Approved); missing != "" {
+		why = append(why, missing)
+	}
 	if mv.To != 0 {
 		if to := s.member(mv.To); to != nil {
 			return append(why, s.forbids(m, to)...)

@@ -211,6 +211,7 @@ type Move struct {
 	Against  []Against `json:"against,omitempty"` // why each that was not selected was not, by member
 	Forecast Forecast  `json:"forecast"`          // of the selected destination
 	Accepted bool      `json:"accepted,omitempty"`
+	Approved []string  `json:"approved,omitempty"` // accounts by whose approval it is made, sorted
 	Reserved Room      `json:"reserved"`        // at To, until the move ends
 	Round    uint64    `json:"round"`           // in which its phase began
 	Deadline Time      `json:"deadline"`        // of its phase; 0: not known yet, see Advance

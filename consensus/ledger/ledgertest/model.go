@@ -19,6 +19,7 @@ type model struct {
 	moves   map[string]bool        // "machine move" of every move that there was
 	beats   map[string]ledger.Time // when the source of a move gave its first sign of life, by "machine move"
 	cards   map[string]bool        // proofs of those who have joined
+	agreed  map[string][]string // accounts that have approved of a move, by "machine move"
 	rotated map[ledger.MemberID][]ledger.Time
 	epochs  map[string]uint64 // that machines had when they were deleted
 }
@@ -41,7 +42,7 @@ func newModel(s *Script) *model {
 	m := &model{
 		network: s.Network, rules: s.Rules, held: map[string]bool{}, roster: map[ledger.MemberID]entry{},
 		open: map[uint64]*ballot{}, moves: map[string]bool{}, beats: map[string]ledger.Time{},
-		epochs: map[string]uint64{}, cards: map[string]bool{}, rotated: map[ledger.MemberID][]ledger.Time{},
+		epochs: map[string]uint64{}, agreed: map[string][]string{}, cards: map[string]bool{}, rotated: map[ledger.MemberID][]ledger.Time{},
 	}
 	for i := range s.Founders {
 		f := &s.Founders[i]

@@ -90,6 +90,17 @@ func (m *model) handover(st *step, was, x *ledger.Machine) error {
 		if !opened(st.pre, was, st.post.Now()) {
 			return errors.New("the law forbids it: its windows are closed")
 		}
+		for _, p := range policies(st.pre, was) {
+			have := 0
+			for _, account := range m.agreed[fmt.Sprint(x.Name, " ", mv.ID)] {
+				if slices.Contains(p.Movers, account) {
+					have++
+				}
+			}
+			if len(p.Movers) > 0 && have < max(p.Approvals, 1) {
+				return fmt.Errorf("the law forbids it: %d have approved of it, of %v", have, p.Movers)
+			}
+		}
 		return within(st.pre, was, mv.Limits)
 	}
 	if mv.Phase != ledger.Released || x.Owner != mv.From || x.Move != nil {
@@ -207,7 +218,13 @@ func (m *model) begun(st *step, was, x *ledger.Machine) error {
 	for _, p := range policies(st.pre, was) {
 		have := 0
 		for _, a := range was.Approvals {
-			if slices.Contains(p.Movers, a.Account) && a.Epoch == x.Epoch && a.Until > st.post.Now() && (a.To == 0 || a.To == mv.Only) {
+			if a.Epoch != x.Epoch || a.Until <= st.post.Now() || a.To != 0 && a.To != mv.Only {
+				continue
+			}
+			if !slices.Contains(m.agreed[key], a.Account) {
+				m.agreed[key] = append(m.agreed[key], a.Account)
+			}
+			if slices.Contains(p.Movers, a.Account) {
 				have++
 			}
 		}

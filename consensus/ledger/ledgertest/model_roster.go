@@ -101,7 +101,7 @@ func (m *model) change(st *step, c *ledger.RosterChange) error {
 			m.cards[string(b.t.Proof)] = true
 			m.roster[c.Member] = entry{b.t.Site, b.t.Region, string(b.t.Key), b.t.Weight}
 		case ledger.Leave:
-			if !in || !b.t.Force && owns(st.pre, c.Member) {
+			if !in || !b.t.Force && owns(st.post, c.Member) {
 				return errors.New("it is no member, or owns machines")
 			}
 			delete(m.roster, c.Member)
@@ -129,9 +129,10 @@ func (b *ballot) makes(c *ledger.RosterChange) bool {
 	return b.change != ledger.Update || (b.t.Region == "" || b.t.Region == c.Region) && (b.t.Weight == 0 || b.t.Weight == c.Weight)
 }
 
+// owns says whether machines are a member's, or may be its again.
 func owns(s *ledger.State, id ledger.MemberID) bool {
 	for x := range s.Machines() {
-		if x.Owner == id {
+		if x.Owner == id || x.Move != nil && x.Move.Phase == ledger.Released && x.Move.From == id {
 			return true
 		}
 	}
