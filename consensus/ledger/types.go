@@ -212,11 +212,11 @@ type Move struct {
 	Forecast Forecast  `json:"forecast"`          // of the selected destination
 	Accepted bool      `json:"accepted,omitempty"`
 	Approved []string  `json:"approved,omitempty"` // accounts by whose approval it is made, sorted
-	Reserved Room      `json:"reserved"`        // at To, until the move ends
-	Round    uint64    `json:"round"`           // in which its phase began
-	Deadline Time      `json:"deadline"`        // of its phase; 0: not known yet, see Advance
-	Moved    int64     `json:"moved,omitempty"` // bytes, by the last sign of life of the source
-	Until    Time      `json:"until,omitempty"` // when copying ends whatever the source says; 0 before its first sign of life
+	Reserved Room      `json:"reserved"`           // at To, until the move ends
+	Round    uint64    `json:"round"`              // in which its phase began
+	Deadline Time      `json:"deadline"`           // of its phase; 0: not known yet, see Advance
+	Moved    int64     `json:"moved,omitempty"`    // bytes, by the last sign of life of the source
+	Until    Time      `json:"until,omitempty"`    // when copying ends whatever the source says; 0 before its first sign of life
 
 	IntentAt   Time `json:"intent_at"`
 	SelectedAt Time `json:"selected_at,omitempty"`

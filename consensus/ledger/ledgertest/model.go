@@ -19,7 +19,7 @@ type model struct {
 	moves   map[string]bool        // "machine move" of every move that there was
 	beats   map[string]ledger.Time // when the source of a move gave its first sign of life, by "machine move"
 	cards   map[string]bool        // proofs of those who have joined
-	agreed  map[string][]string // accounts that have approved of a move, by "machine move"
+	agreed  map[string][]string    // accounts that have approved of a move, by "machine move"
 	rotated map[ledger.MemberID][]ledger.Time
 	epochs  map[string]uint64 // that machines had when they were deleted
 }
