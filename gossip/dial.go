@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -27,6 +28,7 @@ var (
 const (
 	connectTimeout = 12 * time.Second // known addresses
 	findTimeout    = 10 * time.Second // asking the DHT for others
+	doubtTimeout   = 4 * time.Second  // for a sign of life
 )
 
 // dial connects to p if it is not, and proves with a ping that p lets us in: a peer
@@ -138,6 +140,25 @@ func (o *Overlay) RTT(ctx context.Context, p peer.ID) (time.Duration, error) {
 		}
 	}
 	return o.dial(ctx, p)
+}
+
+// Doubt asks a member that has fallen silent for a sign of life. If none comes within
+// seconds its connections are dropped, so that the next Open dials anew, over any way
+// there is: the transports themselves take half a minute to notice.
+func (o *Overlay) Doubt(ctx context.Context, p peer.ID) {
+	if !o.isConnected(p) {
+		return
+	}
+	ask, cancel := context.WithTimeout(ctx, doubtTimeout)
+	defer cancel()
+	if _, err := o.ping(ask, p); err == nil || ctx.Err() != nil {
+		return
+	}
+	var closing sync.WaitGroup
+	for _, c := range o.host.Network().ConnsToPeer(p) {
+		closing.Go(func() { _ = c.Close() }) // says goodbye to the dead
+	}
+	waitFor(&closing, time.Second)
 }
 
 // ping measures one round trip over the connection there is, and notes it.

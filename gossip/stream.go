@@ -19,6 +19,8 @@ type Stream interface {
 	Reset() error      // drop everything, at both ends
 	Peer() peer.ID     // the far side
 	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 }
 
 // openTimeout bounds Open for a caller without a deadline.

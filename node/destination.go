@@ -14,6 +14,7 @@ import (
 	"github.com/dcnode/dcnode/gossip"
 	"github.com/dcnode/dcnode/node/api"
 	"github.com/dcnode/dcnode/node/migrate"
+	"github.com/dcnode/dcnode/node/resume"
 	"github.com/dcnode/dcnode/vmm"
 )
 
@@ -65,8 +66,16 @@ func (n *Node) receives(mv ledger.Move) bool {
 	return in != nil && in.mv.ID == mv.ID
 }
 
-// serveMigrate takes one machine in.
+// serveMigrate takes one machine in. The node does not end before it has said that it
+// gives the machine up.
 func (n *Node) serveMigrate(_ context.Context, s gossip.Stream) {
+	served := make(chan struct{})
+	if n.spawn(func() { n.takeIn(s); close(served) }) {
+		<-served
+	}
+}
+
+func (n *Node) takeIn(s gossip.Stream) {
 	defer s.Close()
 	_ = s.SetDeadline(time.Now().Add(reasonable))
 	var h hello
@@ -100,7 +109,7 @@ func (n *Node) admit(ctx context.Context, from peer.ID, h hello, cancel context.
 		return nil, nil, err
 	}
 	in := newIncoming(mv)
-	in.cancel = cancel
+	in.cancel, in.session = cancel, h.Session
 	n.mu.Lock()
 	n.ins[h.Machine] = in
 	n.mu.Unlock()
@@ -173,18 +182,31 @@ func (n *Node) arrive(ctx context.Context, in *incoming, s gossip.Stream, h hell
 	if err := writeLine(s, answer{Ready: true, Sent: sent}); err != nil {
 		return n.giveUp(in, m, err)
 	}
+	link := resume.New(s, resume.Config{Within: n.cfg.ResumeWithin})
+	defer link.Close()
 	bases, closeBases, err := openBases(m.files)
 	if err != nil {
 		return n.giveUp(in, m, err)
 	}
 	defer closeBases()
-	if _, err := migrate.Receive(ctx, s, migrate.Sink{Machine: inc, Bases: bases}); err != nil {
+	if err := n.receive(ctx, in, link, migrate.Sink{Machine: inc, Bases: bases}); err != nil {
 		return n.giveUp(in, m, err)
 	}
 	if err := n.mark(m, stepLoaded, in.mv.ID, in.mv.Epoch+1); err != nil {
 		return n.giveUp(in, m, err)
 	}
 	return n.takeOver(ctx, in, m)
+}
+
+// receive takes a machine's state, through cuts of the link, unless the order decides
+// before that whose it is.
+func (n *Node) receive(ctx context.Context, in *incoming, link *resume.Link, k migrate.Sink) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	n.attend(in, link, stop)
+	defer n.attend(in, link, nil)
+	_, err := migrate.Receive(ctx, link, k)
+	return err
 }
 
 // ready fetches what this node lacks of the image and makes a machine that waits.

@@ -44,9 +44,12 @@ type Config struct {
 	Drivers   []vmm.Driver // the first that is available is the default
 	MaxMemory int64        // bytes that machines may use here; 0: what the host has free
 	Bandwidth int64        // bytes per second that a migration may use; 0: no cap
-	BootID    string       // for tests: names the boot of the host; empty: the kernel says
-	Strict    bool         // every own event is on the disk before anyone sees it: slower
-	Log       *slog.Logger
+	// ResumeWithin is how long a migration waits for its link to come back; 0:
+	// resume.DefaultWithin. Once the machine is released no longer than the lease.
+	ResumeWithin time.Duration
+	BootID       string // for tests: names the boot of the host; empty: the kernel says
+	Strict       bool   // every own event is on the disk before anyone sees it: slower
+	Log          *slog.Logger
 }
 
 // Node is one member.
@@ -237,6 +240,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.serveOffers()
 	n.serveAudit()
 	n.overlay.Handle(protoMigrate, n.serveMigrate)
+	n.overlay.Handle(protoResume, n.serveResume)
 	g.Go(func() error { return n.overlay.Run(ctx) })
 	g.Go(func() error { return n.explain(ctx, n.order.loop.Run(ctx)) })
 	g.Go(func() error { return n.order.scribe.journal.Run(ctx) })

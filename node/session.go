@@ -13,12 +13,14 @@ import (
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
+	"github.com/dcnode/dcnode/node/resume"
 	"github.com/dcnode/dcnode/vmm"
 )
 
 // protoMigrate carries one migration: the source's hello, the destination's
-// progress and its ready, then the streams of package migrate.
-const protoMigrate = "/migrate/1"
+// progress and its ready, then the streams of package migrate over those of package
+// resume.
+const protoMigrate = "/migrate/2"
 
 // outgoing is a migration away from here, from the intent to its end.
 type outgoing struct {
@@ -43,6 +45,9 @@ type incoming struct {
 	effects chan ledger.Effect
 	cancel  context.CancelCauseFunc // of the arrival; nil after a restart
 	ready   time.Time               // before the source could release it; zero after a restart
+	session []byte                  // the secret that the source has given
+	link    *resume.Link            // guarded by the node's lock; nil until it is ready
+	stop    context.CancelCauseFunc // guarded by the node's lock; of the receiving, as long as that goes on
 }
 
 func newIncoming(mv ledger.Move) *incoming {
@@ -57,6 +62,14 @@ const maxEffects = 2*ledger.MaxMembers + 16
 func heard(k ledger.Kind) bool {
 	return k != ledger.KindBid && k != ledger.KindBeat && k != ledger.KindReport
 }
+
+// settles says whether the order has said whose a released machine is. What is still on
+// its way then comes too late.
+func settles(k ledger.Kind) bool {
+	return k == ledger.KindConfirm || k == ledger.KindDecline || k == ledger.KindReclaim
+}
+
+var errSettled = errors.New("the order has decided whose the machine is")
 
 // tell passes progress on to whoever watches.
 func (o *outgoing) tell(p api.Progress) {
@@ -127,6 +140,8 @@ func (n *Node) react(e ledger.Effect) {
 			o.stop(&abortedError{e.Move.Reason})
 		case e.Kind == ledger.KindSelected && again:
 			o.stop(&reselectedError{n.site(e.Move.To)})
+		case settles(e.Kind) && again:
+			o.stop(errSettled)
 		}
 	}
 	mine := in != nil && in.mv.ID == e.Move.ID
@@ -137,6 +152,8 @@ func (n *Node) react(e ledger.Effect) {
 			in.cancel(&abortedError{e.Move.Reason})
 		case e.Kind == ledger.KindSelected && e.Move.To != n.self && in.cancel != nil:
 			in.cancel(&abortedError{n.site(e.Move.To) + " was selected instead"})
+		case settles(e.Kind) && in.stop != nil:
+			in.stop(errSettled)
 		}
 	}
 	switch {
@@ -195,6 +212,7 @@ type hello struct {
 	Selected uint64   `json:"selected"` // index of the selection: a move may have several
 	Epoch    uint64   `json:"epoch"`
 	Commit   string   `json:"commit"`
+	Session  []byte   `json:"session"` // a secret by which the transfer is resumed
 	Spec     vmm.Spec `json:"spec"`
 }
 

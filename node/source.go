@@ -217,6 +217,7 @@ type transfer struct {
 	rep    *api.Report
 	limits vmm.Limits
 
+	session  []byte       // the secret that both sides share
 	beating  func()       // ends the beats
 	fetched  int64        // bytes of the image, as the destination has told
 	moved    atomic.Int64 // bytes of all that have arrived or were sent
@@ -245,26 +246,26 @@ func (t *transfer) run(ctx context.Context) error {
 	if err != nil {
 		return t.abort(t.unaccepted(ctx, tctx, err))
 	}
-	defer stream.Close()
+	link := t.lasting(stream)
+	defer link.Close()
 	away, err := n.process(t.m).Outgoing(tctx, t.limits)
 	if err != nil {
-		_ = stream.Reset()
 		return t.abort(fmt.Errorf("begin: %w", err))
 	}
 	bases, closeBases, err := openBases(t.m.files)
 	if err != nil {
-		_ = stream.Reset()
 		return t.abort(errors.Join(err, away.Cancel(ctx, true)))
 	}
 	defer closeBases()
-	rep, err := migrate.Send(tctx, stream, migrate.Job{
+	rep, err := migrate.Send(tctx, link, migrate.Job{
 		Machine: away, Bases: bases, Release: t.release, Progress: t.progress,
 		MaxDowntime: time.Duration(t.limits.MaxDowntime) * time.Millisecond, MaxBandwidth: n.capOf(t.mv), Log: n.log,
 	})
+	_ = link.Close() // says what is left to say, to a destination that hears
 	t.account(rep)
+	t.accountCuts(link.Stats())
 	n.learnWay(t.mv.To, rep)
 	if !rep.Released {
-		_ = stream.Reset()
 		return t.abort(err)
 	}
 	if err != nil {
@@ -335,7 +336,8 @@ func (t *transfer) prepare(ctx context.Context) (gossip.Stream, error) {
 		return nil, err
 	}
 	_ = s.SetDeadline(time.Now().Add(reasonable))
-	h := hello{Machine: t.m.Spec.Name, Move: t.mv.ID, Selected: t.mv.SelectedIndex, Epoch: t.mv.Epoch, Commit: t.m.Commit, Spec: t.m.Spec}
+	t.session = newSession()
+	h := hello{Machine: t.m.Spec.Name, Move: t.mv.ID, Selected: t.mv.SelectedIndex, Epoch: t.mv.Epoch, Commit: t.m.Commit, Session: t.session, Spec: t.m.Spec}
 	if err := writeLine(s, h); err != nil {
 		_ = s.Reset()
 		return nil, fmt.Errorf("say hello: %w", err)

@@ -119,6 +119,7 @@ func runCommand(t *terminal) *cobra.Command {
 	c.Flags().StringVar(&f.qemuPath, "qemu", os.Getenv("DCNODE_QEMU"), "QEMU binary (default: qemu-system-x86_64 of the PATH)")
 	c.Flags().Var(&f.memory, "max-memory", "memory that machines may use here (default: what is free)")
 	c.Flags().Var(&f.bandwidth, "max-bandwidth", "bytes per second that a migration may use (default: no cap)")
+	c.Flags().DurationVar(&f.cfg.ResumeWithin, "resume-within", 0, "how long a migration waits for a link that was cut, while its machine runs on (default 10m)")
 	c.Flags().BoolVar(&f.cfg.Strict, "strict", false, "have every own event on the disk before anyone sees it; costs a sync for each")
 	c.Flags().StringVar(&f.cfg.BootID, "boot-id", "", "")
 	_ = c.Flags().MarkHidden("boot-id") // for tests that play a reboot of the host

@@ -97,6 +97,9 @@ func (t *terminal) bars() (api.Tell, func()) {
 		if p.Total > 0 {
 			bar.ChangeMax64(p.Total)
 		}
+		if p.Within > 0 {
+			bar.Describe(fmt.Sprintf("%s (%.0f s of %.0f s)", phase, p.Waited, p.Within))
+		}
 		_ = bar.Set64(p.Done)
 	}, end
 }

@@ -264,6 +264,9 @@ func (t *terminal) showReport(r api.Report) {
 	fmt.Fprintf(t.out, "pause      %d ms, as the driver measured it\n", r.DowntimeQEMU)
 	fmt.Fprintf(t.out, "consensus  %.1f ms from intent to selection (bids included), %.1f ms from release to its order\n", r.Consensus.Selection, r.Consensus.Release)
 	b := r.Bytes
+	if c := r.Cuts; c.Count > 0 {
+		fmt.Fprintf(t.out, "link       cut %d times, %.1f s in all, %s sent again\n", c.Count, c.Seconds, bytes(c.SentTwice))
+	}
 	fmt.Fprintf(t.out, "image      %s fetched by CID\n", bytes(b.ImageSent))
 	fmt.Fprintf(t.out, "disk       %s changed, %s sent\n", bytes(b.DiskPlain), bytes(b.DiskSent))
 	fmt.Fprintf(t.out, "memory     %s, %s sent (zero %s, on the destination's disk %s, repeated %s, new %s, device state %s)\n", bytes(b.MemoryPlain), bytes(b.MemorySent),

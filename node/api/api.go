@@ -27,6 +27,10 @@ type Progress struct {
 	Done  int64  `json:"done,omitempty"`  // bytes
 	Total int64  `json:"total,omitempty"` // bytes; 0: not known
 	Sent  int64  `json:"sent,omitempty"`  // bytes that went over the link for it
+
+	// When it waits for something that must come within a time: seconds so far, and at most.
+	Waited float64 `json:"waited,omitempty"`
+	Within float64 `json:"within,omitempty"`
 }
 
 // Tell takes progress; it must not block.
@@ -179,6 +183,13 @@ type Consensus struct {
 	Move      float64 `json:"selection_to_release_ordered"`
 }
 
+// Cuts are those of the link during a move, through which it went on.
+type Cuts struct {
+	Count     int     `json:"count"`
+	Seconds   float64 `json:"seconds"`    // without a connection
+	SentTwice int64   `json:"sent_twice"` // bytes that were sent again
+}
+
 // Report is what a move did.
 type Report struct {
 	Machine      string             `json:"machine"`
@@ -194,6 +205,7 @@ type Report struct {
 	Consensus    Consensus          `json:"consensus_ms"`
 	Phases       map[string]float64 `json:"phase_seconds"`
 	Bytes        Bytes              `json:"bytes"`
+	Cuts         Cuts               `json:"cuts"`
 	Forecast     *ledger.Forecast   `json:"forecast,omitempty"` // what the ledger predicted of it
 	Truth        *ledger.Truth      `json:"truth,omitempty"`    // what it was, as the ledger has it
 	Digest       string             `json:"digest"`             // SHA-256 of memory and device state, compared at the destination

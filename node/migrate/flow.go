@@ -31,6 +31,7 @@ type flow struct {
 	sent, acked int64
 	ackedAt     time.Time
 	flights     []flight
+	disregarded int64 // bytes up to here measure nothing
 
 	minRTT    time.Duration
 	minRTTAt  time.Time
@@ -93,12 +94,18 @@ func (f *flow) onAck(total int64, now time.Time) error {
 	}
 	last := f.flights[n-1]
 	f.flights = f.flights[:copy(f.flights, f.flights[n:])]
+	if last.end <= f.disregarded {
+		return nil
+	}
 	f.measureRTT(now.Sub(last.at), now)
 	if took := now.Sub(last.ackedAt); took > 0 && took >= f.minRTT {
 		f.measureRate(float64(total-last.acked)/took.Seconds(), last.idle, now)
 	}
 	return nil
 }
+
+// disregard keeps what is in flight from being measured: the path was cut.
+func (f *flow) disregard() { f.disregarded = f.sent }
 
 func (f *flow) measureRTT(rtt time.Duration, now time.Time) {
 	switch {

@@ -29,6 +29,7 @@ type link struct {
 	heard    time.Time // last frame of the destination
 	moved    time.Time // when bytes in flight last became fewer, or began to be some
 	torn     bool      // a write failed within a frame
+	cuts     int       // of the stream
 }
 
 func newLink(s Stream, bandwidth int64) *link {
@@ -181,6 +182,7 @@ func (l *link) acknowledge(total int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
+	l.excuse(now)
 	if total > l.flow.acked {
 		l.moved = now
 	}
@@ -192,6 +194,19 @@ func (l *link) acknowledge(total int64) error {
 	default:
 	}
 	return nil
+}
+
+// excuse begins all patience anew when the stream is cut, or was since the last time:
+// nobody is to blame for that, and no bytes that it held up say anything of the path. The
+// caller holds mu.
+func (l *link) excuse(now time.Time) {
+	times, cut := cuts(l.s)
+	if times == l.cuts && !cut {
+		return
+	}
+	l.cuts = times
+	l.heard, l.moved, l.lastData = now, now, now
+	l.flow.disregard()
 }
 
 func (l *link) hear() {
@@ -218,7 +233,9 @@ func (l *link) quiet() time.Duration {
 func (l *link) stalled(timeout time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch now := time.Now(); {
+	now := time.Now()
+	l.excuse(now)
+	switch {
 	case l.flow.inFlight() > 0 && now.Sub(l.moved) > timeout:
 		return fmt.Errorf("%w: the destination used none of %d bytes for %v: is its disk or its machine stuck, or the link?", ErrStalled, l.flow.inFlight(), timeout)
 	case now.Sub(l.heard) > timeout:

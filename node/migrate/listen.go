@@ -92,7 +92,7 @@ func (t *sending) watch(ctx context.Context) error {
 		if p := t.meter.phase(); (p == Memory || p == Switchover) && t.link.starved() > timeout {
 			return fmt.Errorf("%w: the machine here gave neither memory nor disk changes for %v: look at its driver's log", ErrStalled, timeout)
 		}
-		if t.link.quiet() < timeout/4 || t.ending.Load() {
+		if _, cut := cuts(t.link.s); cut || t.link.quiet() < timeout/4 || t.ending.Load() {
 			continue
 		}
 		if err := t.link.ping(); err != nil {

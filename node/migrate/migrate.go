@@ -46,6 +46,21 @@ type Stream interface {
 	SetDeadline(t time.Time) error
 }
 
+// Interruptible is a Stream that outlives its connections. Time that it spends cut is
+// no stall and measures nothing.
+type Interruptible interface {
+	// Cut says how often the stream was cut, and whether it is now.
+	Cut() (times int, now bool)
+}
+
+// cuts is what a stream says of its cuts; none if it knows of none.
+func cuts(s Stream) (times int, now bool) {
+	if i, ok := s.(Interruptible); ok {
+		return i.Cut()
+	}
+	return 0, false
+}
+
 // Defaults of Job and Sink.
 const (
 	DefaultStallTimeout = 20 * time.Second

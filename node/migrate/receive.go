@@ -255,6 +255,9 @@ func (r *receiving) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		if _, cut := cuts(r.s); cut {
+			r.touch()
+		}
 		if time.Since(time.Unix(0, r.alive.Load())) <= timeout {
 			continue
 		}

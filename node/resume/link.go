@@ -372,7 +372,7 @@ func (l *Link) keep() {
 		case silent:
 			l.sever(c, fmt.Errorf("%w for %v", errSilence, l.cfg.Silence))
 		case c == nil && cut > l.cfg.Within:
-			l.fail(fmt.Errorf("%w for %v: %w", ErrCut, l.cfg.Within, why))
+			l.fail(&cutError{l.cfg.Within, why})
 		case c == nil:
 			l.cfg.Tell(cut, l.cfg.Within)
 		}

@@ -73,6 +73,24 @@ var (
 	errClosed  = errors.New("the link is closed")
 )
 
+// Over is an ErrOver with the other side's reason.
+func Over(reason string) error { return &overError{reason} }
+
+// overError and cutError do not unwrap: what they say is what people need to know, more
+// than the innermost cause.
+type overError struct{ reason string }
+
+func (e *overError) Error() string        { return ErrOver.Error() + ": " + e.reason }
+func (e *overError) Is(target error) bool { return target == ErrOver }
+
+type cutError struct {
+	within time.Duration
+	why    error // of the last attempt
+}
+
+func (e *cutError) Error() string        { return fmt.Sprintf("%v for %v: %v", ErrCut, e.within, e.why) }
+func (e *cutError) Is(target error) bool { return target == ErrCut || errors.Is(e.why, target) }
+
 // Stats is what the cuts of a link have cost.
 type Stats struct {
 	Cuts  int
@@ -168,7 +186,7 @@ func (l *Link) over() error {
 	if l.err == nil || errors.Is(l.err, io.EOF) || errors.Is(l.err, errClosed) {
 		return ErrOver
 	}
-	return fmt.Errorf("%w: %w", ErrOver, l.err)
+	return Over(l.err.Error())
 }
 
 // await waits for the writer of a connection that was reset.

@@ -228,6 +228,16 @@ func (s *stream) Reset() error {
 	return nil
 }
 
+func (s *stream) SetReadDeadline(t time.Time) error {
+	s.in.change(func() { s.in.by = t })
+	return nil
+}
+
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	s.out.change(func() { s.out.by = t })
+	return nil
+}
+
 func (s *stream) SetDeadline(t time.Time) error {
 	for _, l := range []*lane{s.in, s.out} {
 		l.change(func() { l.by = t })
