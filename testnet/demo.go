@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type Options struct {
 	Rate     int64         // bits per second and direction; 0: 100 Mbit/s
 	Loopback bool          // no emulated link
 	Kill     bool          // kill -9 the destination in the memory phase; the machine must run on at the source
+	Cut      time.Duration // cut the link between source and destination for so long at nine tenths of the memory
 	Program  string        // path of dcnode; empty: this program
 	Workload string        // path of dcnode-guest; empty: beside dcnode
 	Memory   int64         // of the guest, bytes; 0: 256 MiB
@@ -209,11 +211,18 @@ func (d *demo) move(ctx context.Context) error {
 	before := d.sites.net.crossed()
 	ticked := d.obs.ticks(d.first.Name)
 	d.rep.TicksBefore, d.ordered = len(ticked), ticked[len(ticked)-1].At
-	phase := ""
+	phase, disk, cut := "", int64(0), d.o.Cut == 0
 	rep, err := d.first.Client.Migrate(ctx, api.Migrate{Name: machineName, To: d.o.To}, func(p api.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
 			d.tell("  %s", phase)
+		}
+		if phase == "disk" {
+			disk = p.Done
+		}
+		if !cut && phase == "memory" && p.Done-disk >= d.o.Memory/10*9 {
+			cut = true
+			d.cut(ctx)
 		}
 		if d.o.Kill && d.rep.Killed == "" && phase == "memory" && p.Sent > 0 {
 			d.kill(ctx)
@@ -246,6 +255,30 @@ func (d *demo) kill(ctx context.Context) {
 		d.site(d.rep.Killed).Kill()
 		d.tell("  kill -9 of dcnode at %s", d.rep.Killed)
 	}
+}
+
+// cut cuts the link of the move for a while.
+func (d *demo) cut(ctx context.Context) {
+	s, err := d.first.Client.Ledger(ctx)
+	if err != nil {
+		return
+	}
+	m := s.Machine(machineName)
+	if m == nil || m.Move == nil {
+		return
+	}
+	to := slices.Index(d.sites.List, d.site(s.Site(m.Move.To)))
+	heal, err := d.sites.net.cut(0, to)
+	if err != nil {
+		d.tell("  the link is not cut: %v", err)
+		return
+	}
+	d.tell("  the link to %s is cut for %v", siteName(to), d.o.Cut)
+	time.AfterFunc(d.o.Cut, func() {
+		if err := heal(); err != nil {
+			d.tell("  the link is not healed: %v", err)
+		}
+	})
 }
 
 // survived checks that the machine runs on at the source after its destination died.

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/dcnode/dcnode/testnet/wan"
 )
 
 var vm = flag.Bool("vm", false, "also run the tests that start QEMU machines")
@@ -61,6 +64,30 @@ func TestKilledDestinationLeavesTheMachineAtTheSource(t *testing.T) {
 	rep, _ := demoOf(t, Options{Driver: "memvm", Memory: 64 << 20, Kill: true})
 	if rep.Killed == "" || !strings.Contains(rep.Error, "connection was lost") || !strings.Contains(rep.Error, "the machine runs on at dc1") {
 		t.Errorf("killed %q: %s", rep.Killed, rep.Error)
+	}
+}
+
+// TestMoveGoesOnAfterACutOfTheWideArea: 100 Mbit/s, cut for ten seconds at nine tenths
+// of the memory. No path leads around it in time but the one through the third site.
+func TestMoveGoesOnAfterACutOfTheWideArea(t *testing.T) {
+	if err := wan.Available(); err != nil {
+		t.Skip(err)
+	}
+	rep, out := demoOf(t, Options{Driver: "memvm", Memory: 128 << 20, Cut: 10 * time.Second})
+	checkWhole(t, rep)
+	checkCut(t, rep, out)
+}
+
+// checkCut checks that the link was cut, and that the machine did not notice.
+func checkCut(t *testing.T, rep Report, out string) {
+	t.Helper()
+	sent := rep.Bytes.MemorySent + rep.Bytes.DiskSent
+	t.Logf("%+v of %d bytes, longest gap %.0f ms", rep.Cuts, sent, rep.Downtime)
+	if rep.Cuts.Count == 0 || rep.Downtime > 8000 {
+		t.Errorf("%d cuts, longest gap %.0f ms\n%s", rep.Cuts.Count, rep.Downtime, out)
+	}
+	if rep.Cuts.SentTwice > sent/100*int64(rep.Cuts.Count) {
+		t.Errorf("%d of %d bytes were sent twice\n%s", rep.Cuts.SentTwice, sent, out)
 	}
 }
 

@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -20,6 +21,8 @@ type network interface {
 	describe() string
 	// crossed is how many bytes have arrived over the link so far; -1: not known.
 	crossed() int64
+	// cut lets nothing pass between two sites until heal is called.
+	cut(i, j int) (heal func() error, err error)
 	close() error
 }
 
@@ -65,6 +68,11 @@ func (w *wideArea) start(i int, cmd *exec.Cmd) error { return w.net.Start(siteNa
 func (w *wideArea) describe() string                 { return w.what }
 func (w *wideArea) crossed() int64                   { return w.net.Total().Bytes }
 
+func (w *wideArea) cut(i, j int) (func() error, error) {
+	a, b := siteName(i), siteName(j)
+	return func() error { return w.net.Heal(a, b) }, w.net.Cut(a, b)
+}
+
 func (w *wideArea) close() error {
 	err := w.net.Close()
 	<-w.ended
@@ -80,4 +88,7 @@ func (l loopback) describe() string {
 	return "loopback, no distance and no rate emulated (" + l.why + ")"
 }
 func (loopback) crossed() int64 { return -1 }
-func (loopback) close() error   { return nil }
+func (loopback) cut(int, int) (func() error, error) {
+	return nil, errors.New("loopback cannot be cut: run as root, so that a link is emulated")
+}
+func (loopback) close() error { return nil }

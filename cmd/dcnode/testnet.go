@@ -42,6 +42,7 @@ proves from outside that it is the same machine, whole, and the only one.`,
 	f.Int64Var(&mbit, "rate", 100, "Mbit/s of each site, each way")
 	f.BoolVar(&o.Loopback, "loopback", false, "no emulated link")
 	f.BoolVar(&o.Kill, "kill", false, "kill -9 the destination in the memory phase: the machine must run on at the source")
+	f.DurationVar(&o.Cut, "cut", 0, "cut the link between source and destination for so long at nine tenths of the memory: the move goes on after it")
 	f.StringVar(&o.Workload, "workload", "", "the guest's program (default: dcnode-guest beside this program)")
 	f.Var(&memory, "memory", "memory of the guest")
 	f.BoolVar(&o.Keep, "keep", false, "keep logs and data of the sites")

@@ -42,8 +42,13 @@ func newMove(t *testing.T, seed uint64, pages, blocks int) *move {
 // run carries the migration out in virtual time. Goroutines left over fail the bubble.
 func (m *move) run(t *testing.T) {
 	t.Helper()
-	m.start = time.Now()
 	a, b := m.wire.ends()
+	m.runOver(t, a, b)
+}
+
+func (m *move) runOver(t *testing.T, a, b Stream) {
+	t.Helper()
+	m.start = time.Now()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -19,6 +19,7 @@ type wire struct {
 	changed chan struct{} // closed and replaced at every change
 	dir     [2]direction
 	cut     bool
+	opaque  bool // what is written is not frames
 
 	pings, used int64   // bytes of pings, bytes that the destination has acknowledged
 	flying      []int64 // bytes in flight after each write of the source
@@ -190,6 +191,9 @@ func (w *wire) carry(d *direction, p []byte) int {
 // watch counts the bytes that the source has written and the destination has not
 // yet acknowledged. Each Write is whole frames.
 func (w *wire) watch(e *end, p []byte) {
+	if w.opaque {
+		return
+	}
 	if e.out == 0 {
 		if p[0] == kindPing {
 			w.pings += int64(len(p)) // never acknowledged
