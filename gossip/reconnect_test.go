@@ -82,3 +82,29 @@ func TestUnreachableMemberIsNamedWithTheRemedy(t *testing.T) {
 		}
 	})
 }
+
+func TestDoubtDropsASilentConnectionAndNoOther(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		all := w.all()
+		bob, alice := all["bob"], all["alice"]
+		time.Sleep(10 * time.Second)
+		bob.Doubt(t.Context(), alice.ID())
+		if !bob.isConnected(alice.ID()) {
+			t.Error("a connection that works was dropped")
+		}
+		w.cut("bob", true)
+		began := time.Now()
+		bob.Doubt(t.Context(), alice.ID())
+		if bob.isConnected(alice.ID()) || time.Since(began) > doubtTimeout+2*time.Second {
+			t.Errorf("connected to one who is silent: %v, after %v", bob.isConnected(alice.ID()), time.Since(began))
+		}
+		w.cut("bob", false)
+		s, err := bob.Open(t.Context(), alice.ID(), "/none/1")
+		if err == nil {
+			_ = s.Reset()
+		}
+		if !errors.Is(err, ErrRefused) { // it answers, and has no such protocol
+			t.Errorf("open: %v", err)
+		}
+	})
+}
