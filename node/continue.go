@@ -133,7 +133,7 @@ func (n *Node) interrupted(from peer.ID, a again) (*resume.Link, error) {
 	in := n.ins[a.Machine]
 	switch {
 	case in == nil || in.mv.ID != a.Move || in.mv.Epoch != a.Epoch || n.member(from) != in.mv.From,
-		len(in.session) != sessionBytes || subtle.ConstantTimeCompare(in.session, a.Session) != 1:
+		len(in.session) == 0 || subtle.ConstantTimeCompare(in.session, a.Session) != 1:
 		return nil, resume.Over("nothing of it is at " + n.site(n.self) + " any more: the node there was started anew, or has given up")
 	case in.link == nil:
 		return nil, errors.New("it is still getting ready")

@@ -21,6 +21,7 @@ import (
 // Deadlines of a migration seen from the destination.
 const (
 	selectionWithin = 10 * time.Second // for this node to see the selection that the source has seen
+	farewellWithin  = 2 * time.Second  // for a source to hear that this node ends
 	releaseWithin   = 60 * time.Second // after the state is loaded; then the move is aborted
 )
 
@@ -66,13 +67,25 @@ func (n *Node) receives(mv ledger.Move) bool {
 	return in != nil && in.mv.ID == mv.ID
 }
 
-// serveMigrate takes one machine in. The node does not end before it has said that it
-// gives the machine up.
+// serveMigrate takes one machine in. A node that ends waits a moment until the source
+// has heard that the machine is given up: it would wait for this node to come back.
 func (n *Node) serveMigrate(_ context.Context, s gossip.Stream) {
 	served := make(chan struct{})
-	if n.spawn(func() { n.takeIn(s); close(served) }) {
-		<-served
-	}
+	defer close(served)
+	n.spawn(func() {
+		select {
+		case <-served:
+			return
+		case <-n.taskCtx.Done():
+		}
+		late := time.NewTimer(farewellWithin)
+		defer late.Stop()
+		select {
+		case <-served:
+		case <-late.C:
+		}
+	})
+	n.takeIn(s)
 }
 
 func (n *Node) takeIn(s gossip.Stream) {
@@ -142,6 +155,8 @@ func (n *Node) selected(ctx context.Context, from peer.ID, h hello) (ledger.Move
 		return mv, fmt.Errorf("machine %s goes to %s, not here", h.Machine, n.site(mv.To))
 	case mv.Epoch != h.Epoch:
 		return mv, fmt.Errorf("machine %s is in epoch %d, not %d", h.Machine, mv.Epoch, h.Epoch)
+	case len(h.Session) != sessionBytes:
+		return mv, fmt.Errorf("machine %s comes with a secret of %d bytes, not %d", h.Machine, len(h.Session), sessionBytes)
 	case commit != h.Commit:
 		return mv, fmt.Errorf("machine %s is of image %s, not %s", h.Machine, commit, h.Commit)
 	case err != nil || agreed != h.Spec || agreed.Name != h.Machine:

@@ -52,7 +52,7 @@ func TestHelloThatLiesIsTurnedAway(t *testing.T) {
 	if _, err := await(ctx, session.effects, v.Place.Index, ledger.KindSelected); err != nil {
 		t.Fatal(err)
 	}
-	truth := hello{Machine: "web1", Move: v.Place.Index, Epoch: 1, Commit: m.Commit, Spec: m.Spec}
+	truth := hello{Machine: "web1", Move: v.Place.Index, Epoch: 1, Commit: m.Commit, Session: newSession(), Spec: m.Spec}
 	for _, c := range []struct {
 		what string
 		from *site
@@ -63,6 +63,7 @@ func TestHelloThatLiesIsTurnedAway(t *testing.T) {
 		{"another's machine", carol, bob, func(*hello) {}, "is moved by alice, not by you"},
 		{"another's destination", alice, carol, func(*hello) {}, "goes to bob, not here"},
 		{"another epoch", alice, bob, func(h *hello) { h.Epoch = 2 }, "is in epoch 1, not 2"},
+		{"a secret that is none", alice, bob, func(h *hello) { h.Session = nil }, "a secret of 0 bytes"},
 		{"another image", alice, bob, func(h *hello) { h.Commit = "bafy" }, "not bafy"},
 		{"another name in the description", alice, bob, func(h *hello) { h.Spec.Name = "../../etc" }, "described otherwise"},
 		{"more memory than was promised", alice, bob, func(h *hello) { h.Spec.Memory <<= 4 }, "described otherwise"},
@@ -94,7 +95,8 @@ func TestHelloThatLiesIsTurnedAway(t *testing.T) {
 	if _, err := os.Stat(bob.node.machineDir("web1")); err == nil {
 		t.Error("a lie has left something behind")
 	}
-	// The truth is taken; and when its teller goes away nothing stays.
+	// The truth is taken; and when its teller goes away and stays away, nothing stays.
+	bob.node.cfg.ResumeWithin = time.Second
 	if a := greet(t, alice, bob, truth); !a.Ready {
 		t.Errorf("the truth: %+v", a)
 	}
