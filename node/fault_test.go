@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
@@ -93,6 +94,7 @@ func TestDestinationThatEndsLeavesTheMachineAtTheSource(t *testing.T) {
 	alice, bob := o.sites[0], o.sites[1]
 	reached := make(chan struct{})
 	bob.node.cfg.Drivers = []vmm.Driver{slow{memvm.New(memvm.Config{}), reached}}
+	alice.node.cfg.ResumeWithin = 10 * time.Second // bob may have no time left to say that it ends
 	o.image(ctx, alice, "os")
 	o.run(ctx, alice, "web1", "os")
 	go func() { <-reached; bob.stop() }()
