@@ -294,6 +294,7 @@ func (n *Node) keepPaths(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
+			n.survey.Forget(func(p peer.ID) bool { return n.member(p) != 0 })
 			n.mu.Lock()
 			some := len(n.machines) > 0 && len(n.outs)+len(n.ins) == 0
 			n.mu.Unlock()

@@ -22,12 +22,11 @@
 package survey
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"maps"
 	"sync"
 	"time"
 
@@ -49,8 +48,6 @@ const (
 	probeWithin = 15 * time.Second // one measurement, both directions
 	turnWithin  = 3 * time.Second  // for a server to end the one before
 	pings       = 3                // of which the least is the round trip
-	lookEvery   = 5 * time.Second  // Run
-	retryAfter  = time.Minute      // a member that could not be measured
 
 	// A figure is mixed with the one before, unless that is too old: a run of a
 	// fraction of a second says less than a transfer.
@@ -83,7 +80,7 @@ type Overlay interface {
 type Config struct {
 	// Self is this member. Two that measure each other take their turns by ID.
 	Self peer.ID
-	// Fresh is how long a path counts as known; Run measures it again after half of it.
+	// Fresh is how long a path counts as known.
 	// 0: DefaultFresh.
 	Fresh time.Duration
 	// PerMinute bounds the bytes spent on measuring, both ways together: once for what
@@ -120,7 +117,6 @@ type Survey struct {
 
 	mu      sync.Mutex
 	paths   map[peer.ID]Path
-	tried   map[peer.ID]time.Time // by Run
 	flights map[peer.ID]*flight
 	mine    bucket
 	theirs  map[peer.ID]*bucket
@@ -151,7 +147,7 @@ func New(o Overlay, cfg Config) *Survey {
 	}
 	return &Survey{
 		overlay: o, cfg: cfg, turn: make(chan struct{}, 1), watch: overslept,
-		paths: map[peer.ID]Path{}, tried: map[peer.ID]time.Time{}, flights: map[peer.ID]*flight{}, theirs: map[peer.ID]*bucket{},
+		paths: map[peer.ID]Path{}, flights: map[peer.ID]*flight{}, theirs: map[peer.ID]*bucket{},
 	}
 }
 
@@ -280,72 +276,13 @@ func (s *Survey) note(p peer.ID, rtt time.Duration, towards, away figure) Path {
 	return path
 }
 
-// Run keeps the paths to all connected members fresh, one after the other, until ctx
-// ends; then it returns nil.
-func (s *Survey) Run(ctx context.Context) error {
-	t := time.NewTicker(lookEvery)
-	defer t.Stop()
-	for {
-		if p, ok := s.next(); ok {
-			if _, err := s.Measure(ctx, p); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Debug("a path is not measured", "peer", p, "cause", err)
-			}
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// next is the connected member whose path is known for longest, if it is time. Members
-// that are not there any more are forgotten.
-func (s *Survey) next() (peer.ID, bool) {
-	all := s.overlay.Peers()
+// Forget drops what is known of those who do not stay.
+func (s *Survey) Forget(stays func(peer.ID) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	s.forget(all)
-	var due []peer.ID
-	for _, p := range all {
-		path := s.paths[p.ID]
-		known := path.RTT > 0 && path.Bandwidth > 0 && now.Sub(path.At) < s.cfg.Fresh/2
-		if p.Connected && (!known || path.Unsure || path.AwayUnsure) && now.Sub(s.tried[p.ID]) >= min(retryAfter, s.cfg.Fresh/2) {
-			due = append(due, p.ID)
-		}
-	}
-	if len(due) == 0 || s.moving > 0 {
-		return "", false
-	}
-	oldest := slices.MinFunc(due, func(a, b peer.ID) int {
-		return cmp.Or(s.paths[a].At.Compare(s.paths[b].At), s.tried[a].Compare(s.tried[b]))
-	})
-	s.tried[oldest] = now
-	return oldest, true
-}
-
-// forget drops what is known of those who are not in the roster. The caller holds the
-// lock.
-func (s *Survey) forget(members []gossip.PeerState) {
-	in := func(p peer.ID) bool {
-		return slices.ContainsFunc(members, func(m gossip.PeerState) bool { return m.ID == p })
-	}
-	for p := range s.paths {
-		if !in(p) {
-			delete(s.paths, p)
-		}
-	}
-	for p := range s.tried {
-		if !in(p) {
-			delete(s.tried, p)
-		}
-	}
-	for p := range s.theirs {
-		if !in(p) {
-			delete(s.theirs, p)
-		}
-	}
+	gone := func(p peer.ID) bool { return !stays(p) }
+	maps.DeleteFunc(s.paths, func(p peer.ID, _ Path) bool { return gone(p) })
+	maps.DeleteFunc(s.theirs, func(p peer.ID, _ *bucket) bool { return gone(p) })
 }
 
 // describe names what was being done.

@@ -280,43 +280,20 @@ func TestTransferTeaches(t *testing.T) {
 	})
 }
 
-func TestRunKeepsAllPathsFresh(t *testing.T) {
+func TestWhoLeftIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMesh(t, 10*ms, alice, bob, carol)
-		const fresh = 2 * time.Minute
-		var all []*Survey
-		ctx, cancel := context.WithCancel(t.Context())
-		var runs sync.WaitGroup
-		for _, id := range []peer.ID{alice, bob, carol} {
-			s := New(m.at[id], Config{Self: id, Fresh: fresh})
-			s.Serve()
-			all = append(all, s)
-			runs.Go(func() {
-				if err := s.Run(ctx); err != nil {
-					t.Error(err)
-				}
-			})
+		m := newMesh(t, 10*ms, alice, bob)
+		a, _ := pair(m, Config{})
+		if _, err := a.Measure(t.Context(), bob); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(30 * time.Second)
-		for range 100 {
-			for i, s := range all {
-				for k, id := range []peer.ID{alice, bob, carol} {
-					if p, ok := s.Path(id); i != k && (!ok || p.RTT == 0 || p.Bandwidth == 0 || p.Away == 0) {
-						t.Fatalf("member %d knows %+v of member %d", i, p, k)
-					}
-				}
-			}
-			time.Sleep(7 * time.Second)
+		a.Forget(func(p peer.ID) bool { return p == bob })
+		if _, ok := a.Path(bob); !ok {
+			t.Error("who stays is forgotten")
 		}
-		if n := m.at[bob].opened; n > 2*12*3 {
-			t.Errorf("bob was measured %d times in 12 minutes", n)
-		}
-		delete(m.at, carol) // she left
-		time.Sleep(20 * time.Second)
-		cancel()
-		runs.Wait()
-		if _, ok := all[0].Path(carol); ok {
-			t.Error("who left is remembered")
+		a.Forget(func(peer.ID) bool { return false })
+		if p, _ := a.Path(bob); p != (Path{}) || a.Least() != 0 {
+			t.Errorf("who left is remembered: %+v, least %d", p, a.Least())
 		}
 	})
 }
