@@ -1,5 +1,11 @@
 package ledger
 
+import (
+	"reflect"
+
+	"github.com/dcnode/dcnode/consensus/ledger/merkle"
+)
+
 // Kind names a transaction, or what fell due.
 type Kind string
 
@@ -353,64 +359,30 @@ func (*Root) Kind() Kind { return KindRoot }
 // Kind implements Body.
 func (*Tick) Kind() Kind { return KindTick }
 
-func newBody(k Kind) Body {
-	switch k {
-	case KindPropose:
-		return new(Propose)
-	case KindVote:
-		return new(CastVote)
-	case KindRotate:
-		return new(Rotate)
-	case KindAccount:
-		return new(SetAccount)
-	case KindQuota:
-		return new(SetQuota)
-	case KindPublish:
-		return new(Publish)
-	case KindWithdraw:
-		return new(Withdraw)
-	case KindHold:
-		return new(Hold)
-	case KindDefine:
-		return new(Define)
-	case KindSet:
-		return new(Set)
-	case KindDelete:
-		return new(Delete)
-	case KindPolicy:
-		return new(SetPolicy)
-	case KindApprove:
-		return new(Approve)
+// bodies are the types of transactions, by kind.
+var bodies = func() map[Kind]bodyType {
+	byKind := map[Kind]bodyType{}
+	for _, b := range []Body{
+		new(Propose), new(CastVote), new(Rotate), new(SetAccount), new(SetQuota), new(Publish), new(Withdraw), new(Hold),
+		new(Define), new(Set), new(Delete), new(SetPolicy), new(Approve), new(Intent), new(Bid), new(Accept), new(Beat),
+		new(Release), new(Confirm), new(Decline), new(Abort), new(Reclaim), new(Report), new(Root), new(Tick),
+	} {
+		t := reflect.TypeOf(b).Elem()
+		byKind[b.Kind()] = bodyType{t, merkle.NewDecoder(t)}
 	}
-	return newMoveBody(k)
+	return byKind
+}()
+
+type bodyType struct {
+	typ     reflect.Type
+	decoder merkle.Decoder
 }
 
-func newMoveBody(k Kind) Body {
-	switch k {
-	case KindIntent:
-		return new(Intent)
-	case KindBid:
-		return new(Bid)
-	case KindAccept:
-		return new(Accept)
-	case KindBeat:
-		return new(Beat)
-	case KindRelease:
-		return new(Release)
-	case KindConfirm:
-		return new(Confirm)
-	case KindDecline:
-		return new(Decline)
-	case KindAbort:
-		return new(Abort)
-	case KindReclaim:
-		return new(Reclaim)
-	case KindReport:
-		return new(Report)
-	case KindRoot:
-		return new(Root)
-	case KindTick:
-		return new(Tick)
+// newBody is an empty transaction of that kind; nil: there is none.
+func newBody(k Kind) Body {
+	t, ok := bodies[k]
+	if !ok {
+		return nil
 	}
-	return nil
+	return reflect.New(t.typ).Interface().(Body)
 }

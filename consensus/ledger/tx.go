@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/ed25519"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/dcnode/dcnode/consensus/ledger/merkle"
@@ -51,6 +52,8 @@ type envelope struct {
 	Body    merkle.Raw `json:"b"`
 }
 
+var envelopes = merkle.NewDecoder(reflect.TypeFor[envelope]())
+
 // Encode is the transaction's payload for an event: canonical DAG-CBOR, so that
 // equal transactions have equal bytes.
 func Encode(tx Tx) ([]byte, error) {
@@ -75,7 +78,7 @@ func Decode(b []byte) (Tx, error) {
 		return Tx{}, fmt.Errorf("decode transaction: %d bytes are more than %d", len(b), MaxTx)
 	}
 	var e envelope
-	if err := merkle.Decode(b, &e); err != nil {
+	if err := envelopes.Decode(b, &e); err != nil {
 		return Tx{}, fmt.Errorf("decode transaction: %w", err)
 	}
 	if e.Version != txVersion {
@@ -85,7 +88,7 @@ func Decode(b []byte) (Tx, error) {
 	if body == nil {
 		return Tx{}, fmt.Errorf("decode transaction: kind %q is not known", e.Kind)
 	}
-	if err := merkle.Decode(e.Body, body); err != nil {
+	if err := bodies[e.Kind].decoder.Decode(e.Body, body); err != nil {
 		return Tx{}, fmt.Errorf("decode %s: %w", e.Kind, err)
 	}
 	if len(e.Sigs) > maxSigs || (e.Account == "") != (len(e.Sigs) == 0) {

@@ -85,22 +85,24 @@ func encodeTo(buf *bytes.Buffer, v any) error {
 // empty field where v's type says omitempty. The error wraps ErrInvalid; v is then of
 // no use. What v holds afterwards shares no memory with b.
 func Decode(b []byte, v any) error {
+	if t := reflect.TypeOf(v); t != nil && t.Kind() == reflect.Pointer {
+		return NewDecoder(t.Elem()).Decode(b, v)
+	}
+	return decodeLoose(b, v)
+}
+
+// decodeLoose decodes into any type. It encodes v again: that is how it knows that no
+// other bytes mean the same v.
+func decodeLoose(b []byte, v any) error {
 	if err := scanAll(b); err != nil {
 		return fmt.Errorf("decode %T: %w", v, err)
 	}
-	var buf bytes.Buffer
-	return decodeWith(&buf, b, v)
-}
-
-// decodeWith decodes what was scanned. It needs a buffer to encode v again: that is how
-// it knows that no other bytes mean the same v.
-func decodeWith(buf *bytes.Buffer, b []byte, v any) error {
 	if err := decMode.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("decode %T: %w: %w", v, ErrInvalid, err)
 	}
-	buf.Reset()
+	var buf bytes.Buffer
 	buf.Grow(len(b)) // what it is going to be, unless b is refused
-	if err := encMode.MarshalToBuffer(v, buf); err != nil {
+	if err := encMode.MarshalToBuffer(v, &buf); err != nil {
 		return fmt.Errorf("decode %T: %w: %w", v, ErrInvalid, err)
 	}
 	if !bytes.Equal(buf.Bytes(), b) {

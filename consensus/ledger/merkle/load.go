@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"reflect"
 
 	"github.com/ipfs/go-cid"
 )
@@ -18,7 +19,7 @@ func Load[V any](root cid.Cid, get func(cid.Cid) ([]byte, bool)) (Map[V], error)
 	if err != nil {
 		return Map[V]{}, fmt.Errorf("load: %w", err)
 	}
-	l := loader[V]{get: get}
+	l := loader[V]{get: get, values: NewDecoder(reflect.TypeFor[V]())}
 	top, err := l.node(sum, 0)
 	if err != nil {
 		return Map[V]{}, fmt.Errorf("load: %w", err)
@@ -30,9 +31,9 @@ func Load[V any](root cid.Cid, get func(cid.Cid) ([]byte, bool)) (Map[V], error)
 }
 
 type loader[V any] struct {
-	get func(cid.Cid) ([]byte, bool)
-	at  path // the nibbles down to the node being read
-	buf bytes.Buffer
+	get    func(cid.Cid) ([]byte, bool)
+	values Decoder
+	at     path // the nibbles down to the node being read
 }
 
 func (l *loader[V]) node(sum [sha256.Size]byte, depth int) (*node[V], error) {
@@ -63,7 +64,7 @@ func (l *loader[V]) content(raw rawNode, depth int) (*node[V], error) {
 			r := &raw.entries[i]
 			entries[i].hash = r.path.prefix()
 			entries[i].key = string(r.key)
-			if err := decodeWith(&l.buf, r.value, &entries[i].value); err != nil {
+			if err := l.values.Decode(r.value, &entries[i].value); err != nil {
 				return nil, fmt.Errorf("the value of %q: %w", r.key, err)
 			}
 		}
