@@ -200,7 +200,7 @@ func (n *Node) takesPart(ctx context.Context) (bool, error) {
 	if err != nil || busy {
 		return busy, err
 	}
-	ours := func(b ledger.Bid) bool { return b.Member == n.self && b.Able }
+	ours := func(b *ledger.Bid) bool { return b.Member == n.self && b.Able }
 	for m := range s.Machines() {
 		mv := m.Move
 		if mv != nil && (mv.From == n.self || mv.To == n.self || mv.Phase == ledger.Bidding && slices.ContainsFunc(mv.Bids, ours)) {

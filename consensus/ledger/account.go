@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // Bounds of accounts.
@@ -174,7 +175,7 @@ func saidKey(a *act) string {
 	return memberKey(a.Author)
 }
 
-func memberKey(id MemberID) string { return fmt.Sprintf("m/%d", id) }
+func memberKey(id MemberID) string { return "m/" + strconv.FormatUint(uint64(id), 10) }
 
 // heard refuses a number that its author has said already, or that is too old to know.
 func (s *State) heard(a *act) error {
@@ -185,10 +186,10 @@ func (s *State) heard(a *act) error {
 	if n == 0 {
 		return refuse("transaction has no number")
 	}
-	if _, ok := slices.BinarySearch(have.Seen, n); ok {
+	if have.has(n) {
 		return refuse("transaction %d of %s is ordered already", n, a.who())
 	}
-	if n <= have.Floor {
+	if n <= have.floor {
 		return refuse("transaction %d of %s is older than the last %d", n, a.who(), maxSeen)
 	}
 	if last := have.last(); a.account != nil && replaces(a.tx.Body) && n < last {
@@ -217,22 +218,11 @@ func (s *State) say(a *act) error {
 }
 
 func (s *State) note(a *act) {
-	key, next := saidKey(a), Said{}
+	key, have := saidKey(a), new(Said)
 	if h, ok := s.said.Get(key); ok {
-		next.Floor, next.Seen = h.Floor, h.Seen
+		have = h
 	}
-	i, _ := slices.BinarySearch(next.Seen, a.tx.Seq)
-	drop := 0
-	if len(next.Seen) >= maxSeen {
-		drop = 1
-	}
-	seen := make([]uint64, 0, len(next.Seen)+1)
-	seen = append(append(append(seen, next.Seen[:i]...), a.tx.Seq), next.Seen[i:]...)
-	if drop > 0 {
-		next.Floor, seen = seen[0], seen[1:]
-	}
-	next.Seen = seen
-	s.said = s.said.Set(key, &next)
+	s.said = s.said.Set(key, have.with(a.tx.Seq))
 }
 
 // check says what is wrong with the account as it is to be.

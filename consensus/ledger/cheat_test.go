@@ -59,7 +59,11 @@ func TestCheatClaimsBandwidth(t *testing.T) {
 	if w.to("web1") != "honest" {
 		t.Errorf("selected %s", w.to("web1"))
 	}
-	vs, err := w.s.Plan("web1", n, 0, Limits{}, w.s.Machine("web1").Move.Bids)
+	var bids []Bid
+	for _, b := range w.s.Machine("web1").Move.Bids {
+		bids = append(bids, *b)
+	}
+	vs, err := w.s.Plan("web1", n, 0, Limits{}, bids)
 	if err != nil {
 		t.Fatal(err)
 	}

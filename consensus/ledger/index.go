@@ -72,32 +72,13 @@ func (x *indexes) clone() indexes {
 
 // put makes m the machine of its name. m is the state's from now on.
 func (s *State) put(m *Machine) {
-	if old := s.Machine(m.Name); old == nil {
-		s.index.add(m)
-	} else if !indexedAlike(old, m) {
-		s.index.drop(old)
-		s.index.add(m)
-	}
+	s.index.replace(s.Machine(m.Name), m)
 	s.machines = s.machines.Set(m.Name, m)
-}
-
-// indexedAlike says that the indexes find two versions of a machine by the same things:
-// most transactions are bids, which change none of them.
-func indexedAlike(a, b *Machine) bool {
-	if a.Owner != b.Owner || a.Commit != b.Commit || a.Image != b.Image || !slices.Equal(a.Policy.Apart, b.Policy.Apart) {
-		return false
-	}
-	x, y := a.Move, b.Move
-	if x == nil || y == nil {
-		return x == y
-	}
-	return x.LeaseOver == y.LeaseOver && x.Deadline == y.Deadline && (x.Round == y.Round || x.Deadline != 0) &&
-		x.To == y.To && x.Reserved == y.Reserved
 }
 
 // remove takes a machine out of the state.
 func (s *State) remove(m *Machine) {
-	s.index.drop(m)
+	s.index.replace(m, nil)
 	s.machines = s.machines.Delete(m.Name)
 }
 
@@ -112,48 +93,91 @@ func edit(m *Machine) (*Machine, *Move) {
 	return &c, &mv
 }
 
-func (x *indexes) add(m *Machine) {
-	x.owned.Set(entry{member: m.Owner, name: m.Name})
-	x.made.Set(entry{key: madeFrom(m), name: m.Name})
-	for _, other := range m.Policy.Apart {
-		x.apart.Set(entry{key: apartKey(m.Account, other), name: m.Name})
+// replace lets a machine be found as m is and no longer as old was; either may be nil.
+// What both are found by stays as it is: most transactions change none of it.
+func (x *indexes) replace(old, m *Machine) {
+	swap(x.owned, ownedBy(old), ownedBy(m))
+	if old == nil || m == nil || old.Image != m.Image || old.Commit != m.Commit {
+		swap(x.made, madeEntry(old), madeEntry(m))
 	}
-	mv := m.Move
-	if mv == nil {
-		return
+	if old == nil || m == nil || old.Account != m.Account || !slices.Equal(old.Policy.Apart, m.Policy.Apart) {
+		x.keepApart(old, (*btree.BTreeG[entry]).Delete)
+		x.keepApart(m, (*btree.BTreeG[entry]).Set)
 	}
-	switch {
-	case mv.LeaseOver:
-	case mv.Deadline == 0:
-		x.waiting.Set(timer{mv.Round, m.Name})
-	default:
-		x.timers.Set(timer{uint64(mv.Deadline), m.Name})
-	}
-	if mv.To != 0 {
-		x.coming.Set(entry{member: mv.To, name: m.Name})
-		x.reserve(mv.To, mv.Reserved, 1)
+	waited, timed := due(old)
+	waits, timing := due(m)
+	swap(x.waiting, waited, waits)
+	swap(x.timers, timed, timing)
+	was, reserved := coming(old)
+	is, reserves := coming(m)
+	swap(x.coming, was, is)
+	if was.member != is.member || reserved != reserves {
+		x.reserve(was.member, reserved, -1)
+		x.reserve(is.member, reserves, 1)
 	}
 }
 
-func (x *indexes) drop(m *Machine) {
-	x.owned.Delete(entry{member: m.Owner, name: m.Name})
-	x.made.Delete(entry{key: madeFrom(m), name: m.Name})
-	for _, other := range m.Policy.Apart {
-		x.apart.Delete(entry{key: apartKey(m.Account, other), name: m.Name})
-	}
-	mv := m.Move
-	if mv == nil {
+// swap takes one element out and puts another in; zero ones are none.
+func swap[T comparable](t *btree.BTreeG[T], out, in T) {
+	var none T
+	if out == in {
 		return
 	}
-	x.waiting.Delete(timer{mv.Round, m.Name})
-	x.timers.Delete(timer{uint64(mv.Deadline), m.Name})
-	if mv.To != 0 {
-		x.coming.Delete(entry{member: mv.To, name: m.Name})
-		x.reserve(mv.To, mv.Reserved, -1)
+	if out != none {
+		t.Delete(out)
 	}
+	if in != none {
+		t.Set(in)
+	}
+}
+
+func ownedBy(m *Machine) entry {
+	if m == nil {
+		return entry{}
+	}
+	return entry{member: m.Owner, name: m.Name}
+}
+
+func madeEntry(m *Machine) entry {
+	if m == nil {
+		return entry{}
+	}
+	return entry{key: madeFrom(m), name: m.Name}
+}
+
+func (x *indexes) keepApart(m *Machine, do func(*btree.BTreeG[entry], entry) (entry, bool)) {
+	if m == nil {
+		return
+	}
+	for _, other := range m.Policy.Apart {
+		do(x.apart, entry{key: apartKey(m.Account, other), name: m.Name})
+	}
+}
+
+// due is where a machine with a move stands among those that wait for a later round, or
+// for a time.
+func due(m *Machine) (waiting, at timer) {
+	switch {
+	case m == nil || m.Move == nil || m.Move.LeaseOver:
+		return timer{}, timer{}
+	case m.Move.Deadline == 0:
+		return timer{m.Move.Round, m.Name}, timer{}
+	}
+	return timer{}, timer{uint64(m.Move.Deadline), m.Name}
+}
+
+// coming is where a machine is on its way to, and what is reserved there.
+func coming(m *Machine) (entry, Room) {
+	if m == nil || m.Move == nil || m.Move.To == 0 {
+		return entry{}, Room{}
+	}
+	return entry{member: m.Move.To, name: m.Name}, m.Move.Reserved
 }
 
 func (x *indexes) reserve(id MemberID, r Room, sign int64) {
+	if id == 0 {
+		return
+	}
 	i := 0
 	for i < len(x.promised) && x.promised[i].member != id {
 		i++

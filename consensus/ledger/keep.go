@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Bounds that keep a machine with its move, whatever its policy and however many bid
@@ -23,7 +24,7 @@ func (s *State) text() int {
 
 // kept is a bid as the state keeps it: what it says of machine types and features is
 // compared with what is needed, and only what is lacking stays.
-func (b *Bid) kept(n *Needs, text int) Bid {
+func (b *Bid) kept(n *Needs, text int) *Bid {
 	c := *b
 	c.Reason = clip(b.Reason, text)
 	c.Lacks = ""
@@ -33,9 +34,9 @@ func (b *Bid) kept(n *Needs, text int) Bid {
 	c.CPUFeatures = nil
 	c.Machines = nil
 	if !b.knows(n.MachineType) {
-		c.Machines = []string{clip(b.Machines[0], maxTerm)}
+		c.Machines = []string{strings.Clone(clip(b.Machines[0], maxTerm))} // not the memory of all
 	}
-	return c
+	return &c
 }
 
 // knows says whether a driver that bids knows a machine type, as far as it says. What

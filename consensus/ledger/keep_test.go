@@ -99,14 +99,14 @@ func TestNobodyMakesTheStateTooLargeToKeep(t *testing.T) {
 	*m.Move = *bids
 	m.Move.Bids, m.Move.Against, m.Move.Needs = nil, nil, needs
 	for i, site := range founders[1:] {
-		b := Bid{
+		all := Bid{
 			Machine: name, Move: 1 << 63, Able: true, Expires: 1 << 62, FreeMemory: maxSize, FreeDisk: maxSize, FreeVCPUs: maxVCPUs,
 			Driver: needs.Driver, Version: strings.Repeat("w", maxTerm), Accelerator: strings.Repeat("a", maxTerm), Machines: long("x", 60, maxShort),
 			CPUModel: strings.Repeat("c", maxTerm), RTT: maxRTT, Bandwidth: maxSize, MissingData: maxSize, Moves: maxVCPUs,
 			Reason: strings.Repeat("?", maxReason),
 		}
 		id := MemberID(1<<63) + MemberID(i)
-		b = b.kept(&needs, w.s.text())
+		b := all.kept(&needs, w.s.text())
 		b.Member, b.Index = id, 1<<63
 		m.Move.Bids = append(m.Move.Bids, b)
 		m.Move.Against = append(m.Move.Against, Against{id, brief([]string{strings.Repeat(site, 100), site}, w.s.text())})

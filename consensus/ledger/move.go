@@ -130,7 +130,7 @@ func (t *Bid) apply(s *State, a *act) ([]Effect, error) {
 	c, mv := edit(m)
 	b := t.kept(&mv.Needs, s.text())
 	b.Member, b.Index = a.Author, a.Index
-	mv.Bids = longer(mv.Bids, b)
+	mv.Bids = slices.Concat(mv.Bids, []*Bid{b})
 	s.put(c)
 	s.record(a.Author, func(r *Record) { r.Bids, r.Silent, r.Trust = r.Bids+1, 0, forgive(r.Trust) })
 	if s.awaits(c) {
@@ -139,46 +139,46 @@ func (t *Bid) apply(s *State, a *act) ([]Effect, error) {
 	return []Effect{s.selectFor(c, a.Place)}, nil
 }
 
-// longer is a list with one bid more, which shares nothing with it and has no room for
-// others, as append would leave.
-func longer(bids []Bid, b Bid) []Bid {
-	out := make([]Bid, len(bids)+1)
-	copy(out, bids)
-	out[len(bids)] = b
-	return out
-}
-
 // awaited are the members whose bids the bidding for m still waits for: not those who
 // have let several pass, those whom the policy forbids anyway, nor those who have
 // joined since.
 func (s *State) awaited(m *Machine) iter.Seq[MemberID] {
 	return func(yield func(MemberID) bool) {
-		mv := m.Move
 		for _, b := range s.members {
-			switch {
-			case b.ID == mv.From, mv.Only != 0 && b.ID != mv.Only, b.Since > mv.ID, b.Record.Silent >= MaxSilent, mv.bidOf(b.ID) != nil:
-			case len(s.forbids(m, b)) == 0:
-				if !yield(b.ID) {
-					return
-				}
+			if s.waitsFor(m, b) && !yield(b.ID) {
+				return
 			}
 		}
 	}
 }
 
-// awaits says whether the bidding for m still waits for anybody.
+// awaits says whether the bidding for m still waits for anybody. It asks for the member
+// after the last that has bid first: mostly they bid in turn.
 func (s *State) awaits(m *Machine) bool {
-	for range s.awaited(m) {
-		return true
+	from := 0
+	if n := len(m.Move.Bids); n > 0 {
+		from = s.rank(m.Move.Bids[n-1].Member) + 1
+	}
+	for i := range s.members {
+		if s.waitsFor(m, s.members[(from+i)%len(s.members)]) {
+			return true
+		}
 	}
 	return false
 }
 
+// waitsFor says whether the bidding for m waits for b.
+func (s *State) waitsFor(m *Machine, b *Member) bool {
+	mv := m.Move
+	return b.ID != mv.From && (mv.Only == 0 || b.ID == mv.Only) && b.Since <= mv.ID && b.Record.Silent < MaxSilent &&
+		mv.bidOf(b.ID) == nil && len(s.forbids(m, b)) == 0
+}
+
 // bidOf is a member's bid, or nil.
 func (mv *Move) bidOf(id MemberID) *Bid {
-	for i := range mv.Bids {
-		if mv.Bids[i].Member == id {
-			return &mv.Bids[i]
+	for _, b := range mv.Bids {
+		if b.Member == id {
+			return b
 		}
 	}
 	return nil
@@ -337,8 +337,12 @@ func (s *State) passOn(m *Machine, p Place, why string) Effect {
 	broken := mv.To
 	s.record(broken, func(r *Record) { r.Broken++ })
 	mv.Bids = slices.Clone(mv.Bids)
-	if b := mv.bidOf(broken); b != nil {
-		b.Able, b.Reason = false, clip(why, s.text())
+	for i, b := range mv.Bids {
+		if b.Member == broken {
+			c := *b
+			c.Able, c.Reason = false, clip(why, s.text())
+			mv.Bids[i] = &c
+		}
 	}
 	mv.To, mv.Reserved, mv.Forecast = 0, Room{}, Forecast{}
 	mv.enter(Bidding, p)
@@ -379,9 +383,10 @@ func (mv *Move) trimmed() *Move {
 	c.Bids, c.Against = nil, nil
 	for _, b := range mv.Bids {
 		if b.Member == mv.To || len(c.Bids) < lastBids-1 || len(c.Bids) < lastBids && c.bidOf(mv.To) != nil {
-			b.Machines, b.CPUModel = nil, ""
-			b.Reason = clip(b.Reason, lastReason)
-			c.Bids = append(c.Bids, b)
+			kept := *b
+			kept.Machines, kept.CPUModel = nil, ""
+			kept.Reason = clip(b.Reason, lastReason)
+			c.Bids = append(c.Bids, &kept)
 		}
 	}
 	for _, x := range mv.Against[:min(len(mv.Against), lastAgainst)] {

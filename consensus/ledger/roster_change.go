@@ -134,7 +134,7 @@ func (s *State) endMoves(gone *Member, p Place) []Effect {
 			out = append(out, s.end(m, Aborted, KindAbort, p, gone.Site+" has left the overlay"))
 		case mv.Phase == Bidding:
 			next, mv := edit(m)
-			mv.Bids = slices.DeleteFunc(slices.Clone(mv.Bids), func(b Bid) bool { return b.Member == gone.ID })
+			mv.Bids = slices.DeleteFunc(slices.Clone(mv.Bids), func(b *Bid) bool { return b.Member == gone.ID })
 			s.put(next)
 			if !s.awaits(next) { // it was the last that was waited for
 				out = append(out, s.selectFor(next, p))

@@ -39,7 +39,7 @@ func (v *Verdict) no(reason, remedy string) {
 // knowledge. What a member claims to miss of the image cannot be checked before the
 // move; the time that its moves take beside what its bids had promised can, and its
 // later scores are multiplied by that.
-func (s *State) evaluate(m *Machine, mv *Move, bids []Bid, at Time) []Verdict {
+func (s *State) evaluate(m *Machine, mv *Move, bids []*Bid, at Time) []Verdict {
 	out := make([]Verdict, 0, len(s.members))
 	closed := s.closed(m, at)
 	for _, dst := range s.members {
@@ -58,10 +58,10 @@ func (s *State) evaluate(m *Machine, mv *Move, bids []Bid, at Time) []Verdict {
 		for _, o := range s.objections(m, dst) {
 			v.no(o.why, o.remedy)
 		}
-		i := slices.IndexFunc(bids, func(b Bid) bool { return b.Member == dst.ID })
+		i := slices.IndexFunc(bids, func(b *Bid) bool { return b.Member == dst.ID })
 		switch {
 		case i >= 0:
-			s.judge(&v, m, mv, dst, &bids[i], at)
+			s.judge(&v, m, mv, dst, bids[i], at)
 		case dst.Record.Silent >= MaxSilent:
 			v.no(fmt.Sprintf("did not answer, and not in the %d biddings before: nobody waits for it", dst.Record.Silent), "see why "+dst.Site+" does not answer: `dcnode member ls`")
 		default:
@@ -316,10 +316,10 @@ func (s *State) Plan(name string, n Needs, only MemberID, ask Limits, bids []Bid
 		return nil, err
 	}
 	mv := &Move{ID: s.next, Machine: m.Name, Epoch: m.Epoch, From: m.Owner, Only: only, Needs: n, Limits: limits}
-	sound := make([]Bid, 0, len(bids))
+	sound := make([]*Bid, 0, len(bids))
 	for i := range bids {
 		if checkBid(&bids[i]) == nil {
-			sound = append(sound, bids[i])
+			sound = append(sound, &bids[i])
 		}
 	}
 	vs := s.evaluate(m, mv, sound, s.now)

@@ -194,7 +194,7 @@ func Load(snapshot []byte) (*State, error) {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
 	for _, m := range s.machines.All() {
-		s.index.add(m)
+		s.index.replace(nil, m)
 	}
 	for _, a := range s.accounts.All() {
 		s.index.sponsor(a, 1)

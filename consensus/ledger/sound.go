@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // sound says what is wrong with a state that was read, as far as what is done with it
@@ -53,6 +54,11 @@ func (s *State) soundMachine(name string, m *Machine) error {
 		return errors.New("it belongs to nobody")
 	case s.VersionOf(m) == nil:
 		return errors.New("there is no image that it is made from")
+	}
+	for _, mv := range []*Move{m.Move, m.Last} {
+		if mv != nil && slices.Contains(mv.Bids, nil) {
+			return errors.New("a bid of its move is none")
+		}
 	}
 	mv := m.Move
 	if mv == nil {

@@ -183,7 +183,7 @@ func TestASignatureIsForOneTransactionOnly(t *testing.T) {
 		if essence(t, w.s) != essence(t, before) {
 			t.Errorf("%s: refused (%v) and the state has changed", name, err)
 		}
-		if heard, _ := w.s.said.Get("a/acme"); len(heard.Seen) != 1 {
+		if heard, _ := w.s.said.Get("a/acme"); len(heard.numbers()) != 1 {
 			t.Errorf("%s: what the account has not said used up its number", name)
 		}
 	}
@@ -251,8 +251,8 @@ func TestNumbersHoldOnce(t *testing.T) {
 	if _, err := w.carry("dc2", Tx{Seq: 1000, Body: new(Tick)}); err != nil {
 		t.Errorf("the numbers of others: %v", err)
 	}
-	if h, _ := w.s.said.Get(memberKey(1)); len(h.Seen) != maxSeen {
-		t.Errorf("%d numbers are remembered", len(h.Seen))
+	if h, _ := w.s.said.Get(memberKey(1)); len(h.numbers()) != maxSeen {
+		t.Errorf("%d numbers are remembered", len(h.numbers()))
 	}
 	if w.s.LastSaid(1) != 1000+10*(2*maxSeen-1) {
 		t.Errorf("the last number is %d", w.s.LastSaid(1))

@@ -30,13 +30,6 @@ type Record struct {
 // waits for it any more. A bid sets it back.
 const MaxSilent = 3
 
-// Said tells an author's transactions that were ordered from new ones: each number
-// holds once.
-type Said struct {
-	Floor uint64   `json:"floor,omitempty"` // numbers up to here are too old
-	Seen  []uint64 `json:"seen,omitempty"`  // ascending, the last maxSeen
-}
-
 // Change is what a proposal would do to the roster.
 type Change string
 
@@ -207,7 +200,7 @@ type Move struct {
 	Reason   string    `json:"reason,omitempty"` // why it ended as it did
 	Needs    Needs     `json:"needs"`
 	Limits   Limits    `json:"limits"`            // what the mover asked for within the policy
-	Bids     []Bid     `json:"bids,omitempty"`    // in the order that they came
+	Bids     []*Bid    `json:"bids,omitempty"`    // in the order that they came
 	Against  []Against `json:"against,omitempty"` // why each that was not selected was not, by member
 	Forecast Forecast  `json:"forecast"`          // of the selected destination
 	Accepted bool      `json:"accepted,omitempty"`

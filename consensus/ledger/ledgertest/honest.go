@@ -121,7 +121,7 @@ func (w *world) bid(m *ledger.Machine) (ledger.MemberID, string, ledger.Body) {
 	mv := m.Move
 	var free []ledger.MemberID
 	for _, o := range w.s.Members() {
-		bidden := slices.ContainsFunc(mv.Bids, func(b ledger.Bid) bool { return b.Member == o.ID })
+		bidden := slices.ContainsFunc(mv.Bids, func(b *ledger.Bid) bool { return b.Member == o.ID })
 		if o.ID != m.Owner && !bidden && (mv.Only == 0 || mv.Only == o.ID) {
 			free = append(free, o.ID)
 		}

@@ -243,11 +243,11 @@ func (m *model) begun(st *step, was, x *ledger.Machine) error {
 func (m *model) selected(st *step, x *ledger.Machine) error {
 	mv := x.Move
 	to := st.post.Member(mv.To)
-	i := slices.IndexFunc(mv.Bids, func(b ledger.Bid) bool { return b.Member == mv.To })
+	i := slices.IndexFunc(mv.Bids, func(b *ledger.Bid) bool { return b.Member == mv.To })
 	if to == nil || i < 0 || mv.Phase != ledger.Copying || mv.Only != 0 && mv.Only != mv.To || mv.To == mv.From {
 		return fmt.Errorf("member %d is selected, which is none or has not bid", mv.To)
 	}
-	b := &mv.Bids[i]
+	b := mv.Bids[i]
 	switch {
 	case !b.Able || st.post.Now() >= b.Expires:
 		return fmt.Errorf("member %d is selected by a bid that does not hold", mv.To)
@@ -279,7 +279,7 @@ func roomy(st *step, to ledger.MemberID) bool {
 	r := st.post.Reserved(to)
 	for len(fresh) > 0 { // whoever fits beside all others may have been the last
 		last := slices.IndexFunc(fresh, func(mv *ledger.Move) bool {
-			b := mv.Bids[slices.IndexFunc(mv.Bids, func(b ledger.Bid) bool { return b.Member == to })]
+			b := mv.Bids[slices.IndexFunc(mv.Bids, func(b *ledger.Bid) bool { return b.Member == to })]
 			return r.Memory <= b.FreeMemory && r.Disk <= b.FreeDisk && (b.FreeVCPUs == 0 || mv.Reserved.VCPUs == 0 || r.VCPUs <= b.FreeVCPUs)
 		})
 		if last < 0 {
