@@ -307,7 +307,7 @@ func (s *State) abortForbidden(names []string, p Place) []Effect {
 func (s *State) forbidsMove(m *Machine, mv *Move) []string {
 	has := mv.Limits
 	if has.Bandwidth == 0 {
-		has.Bandwidth = maxSize // no cap
+		has.Bandwidth = maxSize + 1 // no cap: more than any policy allows
 	}
 	why := s.overLimits(m, has)
 	if closed := s.closed(m, s.now); closed != "" {
