@@ -42,6 +42,9 @@ func (t *Define) apply(s *State, a *act) ([]Effect, error) {
 	if err := s.foreign(account, &t.Policy); err != nil {
 		return nil, refuse("machine %s: %v", t.Name, err)
 	}
+	if err := s.circle(t.Name, t.Policy.With); err != nil {
+		return nil, refuse("machine %s: %v", t.Name, err)
+	}
 	takes := Quota{Machines: 1, Memory: t.Memory}
 	if err := s.room(account, takes); err != nil {
 		return nil, err

@@ -143,21 +143,7 @@ func (s *State) objections(m *Machine, to *Member) []objection {
 			})
 		}
 	}
-	for _, name := range m.Policy.With {
-		switch o := s.Machine(name); {
-		case name == m.Name:
-		case o == nil:
-			out = append(out, objection{
-				fmt.Sprintf("the policy of machine %s wants it where %s is, and there is no such machine", m.Name, name),
-				fmt.Sprintf("take %s out of the policy of machine %s", name, m.Name),
-			})
-		case o.Owner != to.ID && (o.Move == nil || o.Move.To != to.ID):
-			out = append(out, objection{
-				fmt.Sprintf("the policy of machine %s wants it where %s is: at %s", m.Name, name, s.Site(o.Owner)),
-				fmt.Sprintf("move %s to %s first", name, to.Site),
-			})
-		}
-	}
+	out = append(out, s.apartFromCompany(m, to)...)
 	return out
 }
 
@@ -252,10 +238,8 @@ func (t *SetPolicy) apply(s *State, a *act) ([]Effect, error) {
 	if err := s.foreign(m.Account, &t.Policy); err != nil {
 		return nil, refuse("%s", err)
 	}
-	for _, name := range t.Policy.With {
-		if o := s.Machine(name); o != nil && slices.Contains(o.Policy.With, m.Name) {
-			return nil, refuse("machine %s has to be where %s is: if each follows the other none can move", name, m.Name)
-		}
+	if err := s.circle(m.Name, t.Policy.With); err != nil {
+		return nil, refuse("%s", err)
 	}
 	c, _ := edit(m)
 	c.Policy = t.Policy

@@ -155,6 +155,11 @@ func (m *model) holds(s *ledger.State) error {
 	if err := m.indexesHold(s, machines); err != nil {
 		return err
 	}
+	for _, x := range machines {
+		if followed(s, x.Name, x.Name, len(machines)) {
+			return fmt.Errorf("machine %s follows itself by way of others", x.Name)
+		}
+	}
 	used := map[string]ledger.Quota{}
 	made := map[string]int64{}
 	for _, x := range machines {
@@ -204,6 +209,18 @@ func (m *model) holds(s *ledger.State) error {
 		return fmt.Errorf("account %s has %+v and is not kept", name, q)
 	}
 	return nil
+}
+
+// followed says whether a machine that is not itself has to be where last is, by way of
+// at most so many others.
+func followed(s *ledger.State, name, last string, steps int) bool {
+	x := s.Machine(name)
+	if x == nil || steps < 0 {
+		return false
+	}
+	return slices.ContainsFunc(x.Policy.With, func(o string) bool {
+		return o != name && (o == last || followed(s, o, last, steps-1))
+	})
 }
 
 // imageHolds checks one image, and takes its machines out of made.

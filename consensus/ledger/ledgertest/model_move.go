@@ -144,7 +144,7 @@ func forbidden(s *ledger.State, x *ledger.Machine, to *ledger.Member) string {
 			continue
 		}
 		o := s.Machine(name)
-		if o == nil || o.Owner != to.ID && (o.Move == nil || o.Move.To != to.ID) {
+		if o == nil || o.Owner != to.ID && (o.Move == nil || o.Move.To != to.ID || o.Move.From != x.Owner) {
 			return "not with " + name
 		}
 	}
