@@ -124,7 +124,7 @@ type Machine interface {
 	// the state that was loaded.
 	Resume(ctx context.Context) error
 	// Fence sees to it that the machine stands still from at on, until Lift. It is for
-	// machines that were received. It does so also when this process has ended by then,
+	// machines that were received; a time that has passed is refused. It does so also when this process has ended by then,
 	// hangs or was stopped; without anyone to watch the time it stands still at once.
 	Fence(ctx context.Context, at time.Time) error
 	// Stop ends the machine: politely when the guest heeds it within ctx's

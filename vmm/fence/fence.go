@@ -106,7 +106,7 @@ func (f *Fence) Close() {
 }
 
 // Arm makes the guard at sock stop its process at a time, by a clock that also counts
-// while the host sleeps. When it returns nil that is certain: from here on the process
+// while the host sleeps; a time that has passed is refused. When it returns nil that is certain: from here on the process
 // also stands still as soon as the guard ends.
 func Arm(ctx context.Context, sock string, at time.Time) error {
 	now, err := bootTime()

@@ -123,10 +123,15 @@ func TestProcessStandsStillAtTheTimeAndRunsOnWhenLifted(t *testing.T) {
 	}
 }
 
-func TestTimeThatHasPassedStopsAtOnce(t *testing.T) {
+func TestTimeThatHasPassedIsRefused(t *testing.T) {
 	p := guarded(t)
-	p.must(Arm(t.Context(), p.sock, time.Now().Add(-1000*time.Hour)))
-	p.until(true)
+	for _, ago := range []time.Duration{0, time.Second, 1000 * time.Hour} {
+		if err := Arm(t.Context(), p.sock, time.Now().Add(-ago)); err == nil {
+			t.Errorf("armed for %v ago", ago)
+		}
+	}
+	p.until(false)
+	p.ticks()
 }
 
 func TestLiftedFenceNeverFalls(t *testing.T) {

@@ -162,10 +162,16 @@ func (k *keeper) heed(words []string) error {
 		if k.stopped {
 			return errors.New("the process stands still already")
 		}
+		now, err := bootTime()
+		if err != nil {
+			return err
+		}
+		if at <= int64(now) { // or it would run until the timer is heard
+			return errors.New("the time has passed already")
+		}
 		if err := tie(unix.O_ASYNC); err != nil {
 			return err
 		}
-		at = max(at, 1) // 0 would mean: never
 		return unix.TimerfdSettime(k.timer, unix.TFD_TIMER_ABSTIME, &unix.ItimerSpec{Value: unix.NsecToTimespec(at)}, nil)
 	case len(words) == 1 && words[0] == wordLift:
 		if err := tie(0); err != nil {

@@ -235,6 +235,9 @@ func (m *Machine) Fence(ctx context.Context, at time.Time) error {
 	case vmm.Fenced:
 		return fmt.Errorf("fence %s: it stands still behind one already", m.spec.Name)
 	}
+	if !at.After(time.Now()) {
+		return fmt.Errorf("fence %s: the time has passed already", m.spec.Name)
+	}
 	m.fence = at
 	return ctx.Err()
 }

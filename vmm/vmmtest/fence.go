@@ -32,7 +32,10 @@ func fenceLifted(f *fixture) {
 
 func fenceFalls(f *fixture) {
 	dst, from, to := f.arrived()
-	f.must(dst.Fence(f.ctx, time.Now()))
+	if err := dst.Fence(f.ctx, time.Now()); err == nil {
+		f.Error("fenced from a time on that has passed")
+	}
+	f.must(dst.Fence(f.ctx, time.Now().Add(time.Second)))
 	for st := vmm.Running; st != vmm.Fenced; {
 		var err error
 		st, err = dst.State(f.ctx)
