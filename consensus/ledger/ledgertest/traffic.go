@@ -76,11 +76,13 @@ func (t *Traffic) Define(machines int) {
 		if i%8 == 0 {
 			d.Policy = ledger.Policy{NotRegions: []string{"mars"}, MaxDowntime: 500}
 		}
-		if i%16 == 1 {
-			d.Policy = ledger.Policy{Apart: []string{fmt.Sprintf("machine-%06d", i-1)}}
-		}
-		t.queues[i%len(t.queues)] = append(t.queues[i%len(t.queues)], d)
+		n := len(t.queues)
+		t.queues[i%n] = append(t.queues[i%n], d)
 		t.names = append(t.names, d.Name)
+		if i%16 == 1 && i >= n { // from one that is at its site, and that it may not come back to
+			apart := ledger.Policy{Apart: []string{fmt.Sprintf("machine-%06d", i-n)}}
+			t.queues[i%n] = append(t.queues[i%n], &ledger.SetPolicy{Machine: d.Name, Policy: apart})
+		}
 	}
 }
 
