@@ -24,7 +24,7 @@ type Options struct {
 	Delay    time.Duration // one way; 0: 5 ms
 	Rate     int64         // bits per second and direction; 0: 100 Mbit/s
 	Loopback bool          // no emulated link
-	Kill     bool          // kill -9 the destination in the memory phase; the machine must run on at the source
+	Kill     KillAt        // whether the destination dies, and when; the machine must run at the source then
 	Cut      time.Duration // cut the link between source and destination for so long in the memory phase
 	CutAfter int64         // bytes sent before that; 0: 45 % of the memory, nine tenths of what memvm's takes
 	Program  string        // path of dcnode; empty: this program
@@ -54,7 +54,8 @@ type Report struct {
 	RootsAgree     bool    `json:"roots_agree"`
 	LinkBytes      int64   `json:"link_bytes"` // that crossed the link during the move; -1: not known
 	Killed         string  `json:"killed,omitempty"`
-	Error          string  `json:"error,omitempty"` // of the move, when one was provoked
+	RanThere       float64 `json:"ran_there_ms,omitempty"` // where it was killed, without a confirmation
+	Error          string  `json:"error,omitempty"`        // of the move, when one was provoked
 }
 
 const (
@@ -70,6 +71,9 @@ func (o *Options) defaults() (err error) {
 		if o.Program, err = os.Executable(); err != nil {
 			return fmt.Errorf("find this program: %w", err)
 		}
+	}
+	if o.Members == 0 && o.Kill == KillRunning {
+		o.Members = 4 // three of them go on without the destination
 	}
 	if o.Members == 0 {
 		o.Members = 3
@@ -123,7 +127,8 @@ type demo struct {
 	first *Site // where the machine is started
 	rep   Report
 
-	ordered time.Duration // when the move was ordered, on the observer's clock
+	heal    []func() error // of the links that were cut for good
+	ordered time.Duration  // when the move was ordered, on the observer's clock
 }
 
 // prepare finds or makes QEMU and the guest.
@@ -216,6 +221,11 @@ func (d *demo) move(ctx context.Context) error {
 	ticked := d.obs.ticks(d.first.Name)
 	d.rep.TicksBefore, d.ordered = len(ticked), ticked[len(ticked)-1].At
 	phase, cut := "", d.o.Cut == 0
+	var watched chan error
+	if d.o.Kill == KillRunning {
+		watched = make(chan error, 1)
+		go func() { watched <- d.killRunning(ctx) }()
+	}
 	rep, err := d.first.Client.Migrate(ctx, api.Migrate{Name: machineName, To: d.o.To}, func(p api.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
@@ -225,11 +235,14 @@ func (d *demo) move(ctx context.Context) error {
 			cut = true
 			d.cut(ctx)
 		}
-		if d.o.Kill && d.rep.Killed == "" && phase == "memory" && p.Sent > 0 {
+		if d.o.Kill == KillInMemory && d.rep.Killed == "" && phase == "memory" && p.Sent > 0 {
 			d.kill(ctx)
 		}
 	})
-	if d.o.Kill {
+	if watched != nil {
+		err = errors.Join(err, <-watched)
+	}
+	if d.o.Kill != "" {
 		return d.survived(ctx, err)
 	}
 	if err != nil {
@@ -243,19 +256,6 @@ func (d *demo) move(ctx context.Context) error {
 	}
 	d.tell("moved to %s in %.2f s", rep.Destination, rep.TotalSeconds)
 	return nil
-}
-
-// kill ends the dcnode of the selected destination, as a crash would.
-func (d *demo) kill(ctx context.Context) {
-	s, err := d.first.Client.Ledger(ctx)
-	if err != nil {
-		return
-	}
-	if m := s.Machine(machineName); m != nil && m.Move != nil {
-		d.rep.Killed = s.Site(m.Move.To)
-		d.site(d.rep.Killed).Kill()
-		d.tell("  kill -9 of dcnode at %s", d.rep.Killed)
-	}
 }
 
 // cut cuts the link of the move for a while.
@@ -282,34 +282,6 @@ func (d *demo) cut(ctx context.Context) {
 	})
 }
 
-// survived checks that the machine runs on at the source after its destination died.
-func (d *demo) survived(ctx context.Context, err error) error {
-	switch {
-	case d.rep.Killed == "":
-		return fmt.Errorf("the move ended before its destination could be killed: %w", err)
-	case err == nil:
-		return errors.New("the move is said to have succeeded although its destination was killed")
-	}
-	d.rep.Error = err.Error()
-	d.tell("the move failed as it should: %s", d.rep.Error)
-	since := d.obs.count(d.first.Name)
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the machine does not run on at the source"))
-	defer cancel()
-	if err := d.obs.await(ctx, func() bool {
-		return d.obs.count(d.first.Name) > since+100 && d.obs.checkedAfter(d.first.Name, d.o.Driver, since)
-	}); err != nil {
-		return err
-	}
-	d.rep.TicksAfter = d.obs.count(d.first.Name) - since
-	c := d.obs.compare(d.first.Name, "")
-	d.rep.TicksMissing, d.rep.TicksTwice = c.Missing, c.Duplicate
-	d.rep.Downtime = millis(c.Gap)
-	if !c.Whole() {
-		return fmt.Errorf("the machine has not run on whole: %s", c)
-	}
-	return nil
-}
-
 func (d *demo) site(name string) *Site {
 	for _, s := range d.sites.List {
 		if s.Name == name {
@@ -321,7 +293,7 @@ func (d *demo) site(name string) *Site {
 
 // prove shows that the machine at the destination is the same, whole, and the only one.
 func (d *demo) prove(ctx context.Context) error {
-	if d.o.Kill {
+	if d.o.Kill != "" {
 		return nil
 	}
 	dest := d.rep.Destination

@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"os/exec"
 	"path/filepath"
@@ -30,15 +31,21 @@ func built(t *testing.T) string {
 
 func demoOf(t *testing.T, o Options) (Report, string) {
 	t.Helper()
+	rep, out, err := tryDemo(t, o)
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	t.Logf("%s: %.1f s, handover %.0f ms, longest gap %.0f ms", rep.Link, rep.TotalSeconds, rep.Handover, rep.Downtime)
+	return rep, out
+}
+
+func tryDemo(t *testing.T, o Options) (Report, string, error) {
+	t.Helper()
 	var out bytes.Buffer
 	o.Program = filepath.Join(built(t), "dcnode")
 	o.Out = &out
 	rep, err := Demo(t.Context(), o)
-	if err != nil {
-		t.Fatalf("demo: %v\n%s", err, out.String())
-	}
-	t.Logf("%s: %.1f s, handover %.0f ms, longest gap %.0f ms", rep.Link, rep.TotalSeconds, rep.Handover, rep.Downtime)
-	return rep, out.String()
+	return rep, out.String(), err
 }
 
 func checkWhole(t *testing.T, r Report) {
@@ -61,7 +68,7 @@ func TestEmbeddedMachineMovesBetweenThreeProcesses(t *testing.T) {
 }
 
 func TestKilledDestinationLeavesTheMachineAtTheSource(t *testing.T) {
-	rep, _ := demoOf(t, Options{Driver: "memvm", Memory: 64 << 20, Kill: true})
+	rep, _ := demoOf(t, Options{Driver: "memvm", Memory: 64 << 20, Kill: KillInMemory})
 	if rep.Killed == "" || !strings.Contains(rep.Error, "connection was lost") || !strings.Contains(rep.Error, "the machine runs on at dc1") {
 		t.Errorf("killed %q: %s", rep.Killed, rep.Error)
 	}
@@ -110,8 +117,34 @@ func TestKilledDestinationLeavesARealGuestAtTheSource(t *testing.T) {
 	if !*vm {
 		t.Skip("starts QEMU machines: run with -vm")
 	}
-	rep, _ := demoOf(t, Options{Driver: "qemu", Kill: true})
+	rep, _ := demoOf(t, Options{Driver: "qemu", Kill: KillInMemory})
 	if rep.Killed == "" || !strings.Contains(rep.Error, "the machine runs on at dc1") {
 		t.Errorf("killed %q: %s", rep.Killed, rep.Error)
 	}
+}
+
+// A destination that dies between running the machine and telling so leaves QEMU
+// behind, which must stand still before the source runs the machine again.
+func TestDestinationKilledBeforeItsConfirmNeverRunsBesideTheSource(t *testing.T) {
+	if !*vm {
+		t.Skip("starts QEMU machines: run with -vm")
+	}
+	if err := wan.Available(); err != nil {
+		t.Skip(err)
+	}
+	// 20,000 km: it takes a while until the others could hear that it runs.
+	o := Options{Driver: "qemu", Kill: KillRunning, Delay: 100 * time.Millisecond}
+	rep, out, err := tryDemo(t, o)
+	for range 2 { // on a busy host
+		if errors.Is(err, ErrTooLate) {
+			rep, out, err = tryDemo(t, o)
+		}
+	}
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	if rep.Killed == "" || rep.RanThere <= 0 || !rep.SourceGone || !strings.Contains(rep.Error, "the machine runs again at dc1") {
+		t.Errorf("killed %q, which ran it for %.0f ms: %s\n%s", rep.Killed, rep.RanThere, rep.Error, out)
+	}
+	t.Logf("ran at %s for %.0f ms; %.1f s until it ran again at the source", rep.Killed, rep.RanThere, rep.Downtime/1000)
 }

@@ -56,7 +56,7 @@ func newSites(dir string, o Options, net network, qemu string) (*Sites, error) {
 		site.Client = api.NewClient(filepath.Join(site.Dir, node.SocketFile))
 		site.launch = func(cmd *exec.Cmd) error { return net.start(i, cmd) }
 		site.args = []string{o.Program, "run", "--data", site.Dir, "--genesis", filepath.Join(dir, "genesis.json"), "--listen", net.listen(i)}
-		if o.Kill {
+		if o.Kill != "" {
 			site.args = append(site.args, "--resume-within", "5s") // who is killed does not come back
 		}
 		if qemu != "" {

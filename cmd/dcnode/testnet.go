@@ -41,7 +41,8 @@ proves from outside that it is the same machine, whole, and the only one.`,
 	f.DurationVar(&o.Delay, "delay", 5*time.Millisecond, "one-way delay between sites; 5ms is 1000 km of fibre")
 	f.Int64Var(&mbit, "rate", 100, "Mbit/s of each site, each way")
 	f.BoolVar(&o.Loopback, "loopback", false, "no emulated link")
-	f.BoolVar(&o.Kill, "kill", false, "kill -9 the destination in the memory phase: the machine must run on at the source")
+	f.StringVar((*string)(&o.Kill), "kill", "", "kill -9 dcnode at the destination: in the memory phase (memory), or when the machine runs there and nobody knows yet (running); it must run at the source then")
+	f.Lookup("kill").NoOptDefVal = string(testnet.KillInMemory)
 	f.DurationVar(&o.Cut, "cut", 0, "cut the link between source and destination for so long in the memory phase: the move goes on after it")
 	f.Int64Var(&o.CutAfter, "cut-after", 0, "bytes that are sent before --cut (default: 45 % of the memory)")
 	f.StringVar(&o.Workload, "workload", "", "the guest's program (default: dcnode-guest beside this program)")
@@ -78,7 +79,10 @@ func testnetGuest(t *terminal) *cobra.Command {
 func (t *terminal) showDemo(r testnet.Report) {
 	fmt.Fprintln(t.out)
 	if r.Killed != "" {
-		fmt.Fprintf(t.out, "dcnode at %s was killed in the memory phase.\nthe order said: %s\n", r.Killed, r.Error)
+		fmt.Fprintf(t.out, "dcnode at %s was killed.\nthe move: %s\n", r.Killed, r.Error)
+		if r.RanThere > 0 {
+			fmt.Fprintf(t.out, "the machine ran there for %.0f ms without a confirmation, then stood still, and never beside the source's\n", r.RanThere)
+		}
 		fmt.Fprintf(t.out, "the machine ran on at the source: %d ticks since, none missing, longest gap %.0f ms\n", r.TicksAfter, r.Downtime)
 		return
 	}
