@@ -203,7 +203,11 @@ func TestLinkThatStaysCutLeavesTheMachineAtTheSource(t *testing.T) {
 	_, err := alice.node.Migrate(ctx, api.Migrate{Name: "web1", To: "bob"}, func(p api.Progress) {
 		mu.Lock()
 		defer mu.Unlock()
-		waited = waited || strings.HasPrefix(p.Phase, "link cut") && p.Within == 4
+		if !strings.HasPrefix(p.Phase, "link cut") || p.Within != 4 || waited {
+			return
+		}
+		waited = true
+		alice.says(ctx, t, "web1", "web1 is being copied from alice to bob", "at alice: link cut, waits for bob since ")
 	})
 	if err == nil || !strings.Contains(err.Error(), "stayed cut for 4s") || !strings.Contains(err.Error(), "runs on at alice") {
 		t.Fatalf("migrate: %v", err)

@@ -33,6 +33,8 @@ type outgoing struct {
 	mu     sync.Mutex
 	move   uint64                  // of the transfer
 	cancel context.CancelCauseFunc // of the transfer, while there is one
+	last   api.Progress            // what was told last
+	lastAt time.Time               // when; zero: nothing was yet
 }
 
 func newOutgoing(machine string, watch api.Tell) *outgoing {
@@ -71,13 +73,23 @@ func settles(k ledger.Kind) bool {
 
 var errSettled = errors.New("the order has decided whose the machine is")
 
-// tell passes progress on to whoever watches.
+// tell passes progress on to whoever watches, and keeps it for whoever asks.
 func (o *outgoing) tell(p api.Progress) {
+	o.mu.Lock()
+	o.last, o.lastAt = p, time.Now()
+	o.mu.Unlock()
 	o.watching.Lock()
 	defer o.watching.Unlock()
 	if o.watch != nil {
 		o.watch(p)
 	}
+}
+
+// told is what was told last, and when.
+func (o *outgoing) told() (api.Progress, time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last, o.lastAt
 }
 
 // unwatch: whoever watched has gone.

@@ -285,7 +285,7 @@ func (o *procs) follow(file string, e example) {
 		if matches(e.want, said) && (err == nil || said != "") {
 			return
 		}
-		again := err != nil || regexp.MustCompile(`^dcnode (status|vm plan|\w+ (ls|show|log|holders|test))\b`).MatchString(command)
+		again := err != nil || regexp.MustCompile(`^dcnode (status|why|vm plan|\w+ (ls|show|log|holders|test))\b`).MatchString(command)
 		if !again || time.Now().After(late) {
 			o.t.Fatalf("docs/%s:%d: %s$ %s\nsays\n%s%v\nand the document has\n%s", file, e.line, e.at, e.command, said, err, e.want)
 		}

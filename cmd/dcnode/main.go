@@ -85,7 +85,7 @@ func newRoot(t *terminal) *cobra.Command {
 	root.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	root.AddCommand(
 		initCommand(t), genesisCommand(t), runCommand(t), statusCommand(t), memberCommand(t), ledgerCommand(t),
-		imageCommand(t), vmCommand(t), policyCommand(t), accountCommand(t), dagCommand(t), testnetCommand(t),
+		imageCommand(t), vmCommand(t), whyCommand(t), policyCommand(t), accountCommand(t), dagCommand(t), testnetCommand(t),
 	)
 	return root
 }

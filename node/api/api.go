@@ -233,6 +233,8 @@ type Machines interface {
 	StartMachine(ctx context.Context, name string) (Machine, error)
 	RemoveMachine(ctx context.Context, name string) error
 	Migrate(ctx context.Context, r Migrate, tell Tell) (Report, error)
+	// Why asks nothing of anyone: it is what this member knows.
+	Why(ctx context.Context, name string) (Why, error)
 }
 
 // Backend is all of it.

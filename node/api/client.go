@@ -101,6 +101,11 @@ func (c *Client) Migrate(ctx context.Context, r Migrate, tell Tell) (rep Report,
 	return rep, c.call(ctx, "POST", machinePath(r.Name)+"/migrate", r, &rep, tell)
 }
 
+// Why implements Machines.
+func (c *Client) Why(ctx context.Context, name string) (w Why, err error) {
+	return w, c.call(ctx, "GET", machinePath(name)+"/why", nil, &w, nil)
+}
+
 func machinePath(name string) string { return "/v1/machines/" + url.PathEscape(name) }
 
 // call sends one request and reads its lines.
