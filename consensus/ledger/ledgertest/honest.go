@@ -323,8 +323,13 @@ func (w *world) ofAccount() (ledger.MemberID, string, ledger.Body) {
 
 func (w *world) ofRoster() (ledger.MemberID, string, ledger.Body) {
 	if open := w.s.Proposals(); len(open) > 0 && w.IntN(6) > 0 {
-		p := pick(w, open)
-		return w.member(), "", p.Vote(w.IntN(7) > 0)
+		p, by := pick(w, open), w.member()
+		for range 3 { // rather one that has not voted yet
+			if slices.ContainsFunc(p.Yes, func(v ledger.Vote) bool { return v.Member == by }) {
+				by = w.member()
+			}
+		}
+		return by, "", p.Vote(w.IntN(7) > 0)
 	}
 	members := w.s.Members()
 	t := &ledger.Propose{Reason: "so it is"}
@@ -344,6 +349,11 @@ func (w *world) ofRoster() (ledger.MemberID, string, ledger.Body) {
 		t.Proof = ed25519.Sign(key, ledger.CardBytes(w.network, t.Site, t.Region, t.Weight, t.Key, w.before(t.Key)))
 	case n < 8:
 		t.Change, t.Member, t.Force = ledger.Leave, w.member(), w.IntN(2) == 0
+		if open := w.s.Proposals(); len(open) > 0 && w.IntN(2) == 0 { // one whose votes are then of nobody
+			if yes := pick(w, open).Yes; len(yes) > 0 && w.s.Member(yes[0].Member) != nil {
+				t.Member = yes[0].Member
+			}
+		}
 	default:
 		t.Change, t.Member, t.Region = ledger.Update, w.member(), w.region()
 		if w.IntN(2) == 0 {
