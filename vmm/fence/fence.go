@@ -106,8 +106,8 @@ func (f *Fence) Close() {
 }
 
 // Arm makes the guard at sock stop its process at a time, by a clock that also counts
-// while the host sleeps; a time that has passed is refused. When it returns nil that is certain: from here on the process
-// also stands still as soon as the guard ends.
+// while the host sleeps; a time that has passed is refused. When it returns nil that is
+// certain: from here on the process also stands still as soon as the guard ends.
 func Arm(ctx context.Context, sock string, at time.Time) error {
 	now, err := bootTime()
 	if err != nil {
@@ -117,8 +117,8 @@ func Arm(ctx context.Context, sock string, at time.Time) error {
 }
 
 // Lift ends the guard at sock. A process that it has stopped runs on. ErrNoGuard says
-// that the caller has to look after that: see [Stopped]. A guard that
-// does not answer is killed, and then is not there.
+// that the caller has to look after that, with SIGCONT: the stop may not show in [Stopped]
+// yet. A guard that does not answer is killed, and then is not there.
 func Lift(ctx context.Context, sock string) error {
 	return ask(ctx, sock, wordLift)
 }

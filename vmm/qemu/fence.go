@@ -21,8 +21,8 @@ func (m *Machine) Fence(ctx context.Context, at time.Time) error {
 	return nil
 }
 
-// Lift ends the guard of the process in f.Dir. Where there is none any more, a process
-// that stands still was stopped by its end.
+// Lift ends the guard of the process in f.Dir. Where there is none any more, its end may
+// have stopped the process.
 func (d *Driver) Lift(ctx context.Context, s vmm.Spec, f vmm.Files) error {
 	p, err := resolve(f)
 	if err == nil {
@@ -37,9 +37,10 @@ func (d *Driver) Lift(ctx context.Context, s vmm.Spec, f vmm.Files) error {
 	return nil
 }
 
-// goOn lets the process that lives here run on if it stands still.
+// goOn lets the process that lives here run on if it stands still, or is about to: the
+// stop that a dying guard leaves behind may not show yet, and a continue takes it back.
 func (p paths) goOn() error {
-	pr, err := p.still()
+	pr, err := p.living()
 	if pr == nil || err != nil {
 		return err
 	}
@@ -60,11 +61,8 @@ func (p paths) fallen() error {
 // still is the process that lives here, if it stands still; else nil. Its monitor is
 // not connected to for that: the connection would stay in its queue.
 func (p paths) still() (*process, error) {
-	pr, err := holdByFile(p.pid())
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrProcessDone), isNoProcess(err):
-		return nil, nil
-	case err != nil:
+	pr, err := p.living()
+	if pr == nil || err != nil {
 		return nil, err
 	}
 	still, err := fence.Stopped(pr.pid)
@@ -73,4 +71,13 @@ func (p paths) still() (*process, error) {
 		return nil, err
 	}
 	return pr, nil
+}
+
+// living is the process that lives here, or nil.
+func (p paths) living() (*process, error) {
+	pr, err := holdByFile(p.pid())
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrProcessDone) || isNoProcess(err) {
+		return nil, nil
+	}
+	return pr, err
 }
