@@ -105,10 +105,7 @@ func (n *Node) takeBack(ctx context.Context, m *machine, away vmm.Outgoing, mv l
 			return context.Cause(ctx)
 		}
 	}
-	// The order has spoken: if the step cannot be saved, a restart asks it again.
-	if err := n.mark(m, stepHere, 0, mv.Epoch); err != nil {
-		n.log.Error("save that a machine is back", "machine", m.Spec.Name, "cause", err)
-	}
+	n.noteHere(m, mv.Epoch)
 	var err error
 	if away != nil {
 		err = away.Cancel(ctx, true)
@@ -120,6 +117,14 @@ func (n *Node) takeBack(ctx context.Context, m *machine, away vmm.Outgoing, mv l
 		return fmt.Errorf("%w; and it does not run here again: %w", cause, err)
 	}
 	return fmt.Errorf("%w; the machine runs again at %s", cause, n.site(n.self))
+}
+
+// noteHere saves that a machine is this node's. The order has said so: if it cannot be
+// saved, a restart asks again, and the machine need not stand still for it.
+func (n *Node) noteHere(m *machine, epoch uint64) {
+	if err := n.mark(m, stepHere, 0, epoch); err != nil {
+		n.log.Error("save that a machine is here", "machine", m.Spec.Name, "cause", err)
+	}
 }
 
 // runHere runs a machine that the order says is ours: on from where it stands if

@@ -74,7 +74,7 @@ func (n *Node) confirm(ctx, half context.Context, m *machine, mv ledger.Move) er
 	switch {
 	case err == nil:
 		n.log.Info("machine runs here", "machine", m.Spec.Name, "epoch", mv.Epoch+1)
-		return m.driver.Lift(ctx, m.Spec, m.files)
+		return n.lift(m)
 	case errors.As(err, &refused):
 		return n.lose(m, err)
 	}
@@ -85,6 +85,21 @@ func (n *Node) confirm(ctx, half context.Context, m *machine, mv ledger.Move) er
 	}
 	n.log.Warn("machine paused: the order does not confirm it", "machine", m.Spec.Name, "away", n.whoIsAway())
 	return n.obey(ctx, m, mv, confirmation(mv))
+}
+
+// lift takes the fence of a machine away that the order has confirmed. It stops a machine
+// that may run if it is left, also when the node ends, which the machine outlives; so it
+// is tried again, for a while.
+func (n *Node) lift(m *machine) error {
+	ctx, cancel := n.lastly()
+	defer cancel()
+	for {
+		err := m.driver.Lift(ctx, m.Spec, m.files)
+		if err == nil || pause(ctx, lookAgain) != nil {
+			return err
+		}
+		n.log.Warn("lift the fence of a machine that is confirmed", "machine", m.Spec.Name, "cause", err)
+	}
 }
 
 // obey ends a handover that has taken long, or that a restart has cut at the

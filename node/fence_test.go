@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
+	"github.com/dcnode/dcnode/vmm"
 )
 
 // short is a lease that a test can wait for, and a quarter of which is enough for
@@ -262,5 +264,51 @@ func TestFenceAfterALongCopyAllowsForBothClocks(t *testing.T) {
 	at := n.fenceAt(in, ledger.Move{After: ledger.Time(said)})
 	if latest := in.ready.Add(copied + time.Duration(n.rules.Lease)/2); at.After(latest) {
 		t.Errorf("the fence is %v later than half a lease after the release", at.Sub(latest))
+	}
+}
+
+// The record of a machine may not be writable just then: it is confirmed all the same.
+func TestConfirmedMachineRunsThoughThatCannotBeSaved(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	hear := make(chan func(), 1)
+	m := newMoving(ctx, t, short, func(m *moving) {
+		m.w.on("bob resume", func() {
+			hear <- m.bob.deafen()
+			path := m.bob.node.recordPath("web1") // no file can take a directory's place
+			if err := errors.Join(os.Remove(path), os.MkdirAll(path+"/x", 0o700)); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	m.w.await(ctx, "bob pause", 1)
+	(<-hear)()
+	if err := <-m.ended; err != nil {
+		t.Errorf("migrate: %v", err)
+	}
+	m.w.await(ctx, "bob resume", 2)
+	m.runsOnlyAt(ctx, t, m.bob)
+}
+
+// clumsy is a driver that fails to lift a fence so often, and when nobody waits for it.
+type clumsy struct {
+	vmm.Driver
+	fails int
+}
+
+func (d *clumsy) Lift(ctx context.Context, _ vmm.Spec, _ vmm.Files) error {
+	if d.fails--; d.fails >= 0 {
+		return errors.New("the guard does not answer")
+	}
+	return ctx.Err()
+}
+
+// A fence that is left would stop a machine that is confirmed, with the node or without.
+func TestFenceOfAConfirmedMachineIsLiftedThoughTheNodeEnds(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	n := &Node{taskCtx: ended, log: slog.New(slog.DiscardHandler)}
+	if err := n.lift(&machine{driver: &clumsy{fails: 2}}); err != nil {
+		t.Error(err)
 	}
 }

@@ -217,10 +217,8 @@ func (n *Node) continueHere(ctx context.Context, m *machine, lm *ledger.Machine)
 	if lm.Stopped {
 		return n.stopAtOnce(ctx, m)
 	}
-	if err := n.mark(m, stepHere, 0, lm.Epoch); err != nil {
-		return err
-	}
-	if err := m.driver.Lift(ctx, m.Spec, m.files); err != nil {
+	n.noteHere(m, lm.Epoch)
+	if err := n.lift(m); err != nil {
 		return err
 	}
 	if n.process(m) == nil {
