@@ -71,9 +71,12 @@ func (t *transfer) redial(ctx context.Context, attempt, received uint64) (resume
 	if err != nil {
 		return nil, 0, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	defer stop()
 	_ = s.SetDeadline(time.Now().Add(answerWithin))
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.SetDeadline(time.Now()) // a Reset may itself wait for a connection that is dead
+		_ = s.Reset()
+	})
+	defer stop()
 	a := again{Machine: t.m.Spec.Name, Move: t.mv.ID, Epoch: t.mv.Epoch, Session: t.session, Attempt: attempt, Received: received}
 	var p position
 	if err = writeLine(s, a); err == nil {
