@@ -95,8 +95,7 @@ func (f *Fence) Guard(pid int, log *os.File) error {
 	return nil
 }
 
-// Close lets go of what the guard and the process have by now. Without a guard the
-// socket goes too.
+// Close lets go of what the guard and the process have by now. The socket stays.
 func (f *Fence) Close() {
 	for _, c := range []*os.File{f.ln, f.tie, f.ours} {
 		if c != nil {

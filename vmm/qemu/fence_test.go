@@ -1,13 +1,16 @@
 package qemu
 
 import (
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dcnode/dcnode/vmm"
 	"github.com/dcnode/dcnode/vmm/fence"
 )
 
@@ -31,5 +34,21 @@ func TestStopThatIsOnItsWayIsTakenBackToo(t *testing.T) {
 		if still {
 			t.Fatal("it stands still, and nobody will let it run on")
 		}
+	}
+}
+
+func TestMachineThatDoesNotStartLeavesNoSocket(t *testing.T) {
+	dir := t.TempDir()
+	p := paths{dir: dir, sock: filepath.Join(dir, "s")}
+	must(t, p.ready())
+	guard, err := fence.New(p.fence())
+	must(t, err)
+	defer guard.Close()
+	m := newMachine(testSpec(), vmm.Files{Dir: dir}, p, New(Config{}).cfg)
+	if err := m.start(t.Context(), filepath.Join(dir, "none"), nil, guard); err == nil {
+		t.Fatal("nothing was started")
+	}
+	if _, err := os.Stat(p.sock); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its sockets are left: %v", err)
 	}
 }

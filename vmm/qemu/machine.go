@@ -62,7 +62,7 @@ func (m *Machine) start(ctx context.Context, binary string, args []string, guard
 	m.logAt = size(m.paths.log())
 	cmd, reaped, err := spawn(binary, args, m.paths.log(), guard)
 	if err != nil {
-		return err
+		return errors.Join(err, m.paths.removeRuntime())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)
 	defer cancel()

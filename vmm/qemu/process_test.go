@@ -72,7 +72,7 @@ func TestSocketsFitWhateverTheDirectory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, sock := range []string{p.qmp(), p.nbd()} {
+		for _, sock := range []string{p.qmp(), p.nbd(), p.fence()} {
 			if len(sock) > 107 {
 				t.Errorf("socket path %s has %d bytes", sock, len(sock))
 			}
