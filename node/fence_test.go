@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/dcnode/dcnode/consensus/ledger"
 	"github.com/dcnode/dcnode/node/api"
 	"github.com/dcnode/dcnode/vmm"
+	"github.com/dcnode/dcnode/vmm/memvm"
 )
 
 // short is a lease that a test can wait for, and a quarter of which is enough for
@@ -310,5 +312,49 @@ func TestFenceOfAConfirmedMachineIsLiftedThoughTheNodeEnds(t *testing.T) {
 	n := &Node{taskCtx: ended, log: slog.New(slog.DiscardHandler)}
 	if err := n.lift(&machine{driver: &clumsy{fails: 2}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// fallen is a driver whose machine was stopped by its guard.
+type fallen struct {
+	vmm.Driver
+	lifted chan struct{}
+}
+
+func (d fallen) Attach(ctx context.Context, s vmm.Spec, f vmm.Files) (vmm.Machine, error) {
+	select {
+	case <-d.lifted:
+		return d.Driver.Attach(ctx, s, f)
+	default:
+		return nil, vmm.ErrFenced
+	}
+}
+
+func (d fallen) Lift(context.Context, vmm.Spec, vmm.Files) error {
+	close(d.lifted)
+	return nil
+}
+
+// Its process lives and needs its image no more than one that goes on.
+func TestFencedMachineIsLiftedThoughItsImageIsNotThere(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	o := newOverlay(t, 3)
+	alice := o.sites[0]
+	o.image(ctx, alice, "os")
+	o.run(ctx, alice, "web1", "os")
+	o.settle(ctx)
+	o.end(alice)
+	images := filepath.Join(alice.dir, "images")
+	if err := errors.Join(os.RemoveAll(images), os.WriteFile(images, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := fallen{memvm.New(memvm.Config{}), make(chan struct{})}
+	alice.driver = d
+	o.start(alice)
+	select {
+	case <-d.lifted:
+	case <-ctx.Done():
+		t.Error("it stands still for ever")
 	}
 }

@@ -15,9 +15,10 @@ import (
 // hear what the order says of it meanwhile.
 type leftover struct {
 	record
-	out  *outgoing
-	in   *incoming
-	free func() // its claim
+	out    *outgoing
+	in     *incoming
+	free   func() // its claim
+	fenced bool   // its process lives and stands still: it cannot be attached to yet
 }
 
 // takeUp finds what an earlier run left. It is called before the order speaks and
@@ -56,7 +57,7 @@ func (n *Node) reconcile(ctx context.Context, left []*leftover, lost []*ledger.M
 	defer close(n.reconciled)
 	found := make([]*machine, len(left))
 	for i, l := range left {
-		m, err := n.find(ctx, l.record)
+		m, err := n.find(ctx, l)
 		if err == nil {
 			err = n.holdUnlessOurs(ctx, m)
 		}
@@ -82,7 +83,8 @@ func (n *Node) settled(l *leftover) {
 }
 
 // find is the machine of a record, with its process if that still lives.
-func (n *Node) find(ctx context.Context, r record) (*machine, error) {
+func (n *Node) find(ctx context.Context, l *leftover) (*machine, error) {
+	r := l.record
 	m := &machine{record: r}
 	var err error
 	if m.driver, err = n.driver(r.Spec.Driver); err != nil {
@@ -94,7 +96,7 @@ func (n *Node) find(ctx context.Context, r record) (*machine, error) {
 	err = n.attach(ctx, m)
 	if errors.Is(err, vmm.ErrFenced) {
 		n.log.Warn("machine stands still: it was not confirmed before this node went away", "machine", r.Spec.Name)
-		err = nil
+		l.fenced, err = true, nil
 	}
 	return m, err
 }
@@ -134,7 +136,7 @@ func (n *Node) reconcileOne(ctx context.Context, l *leftover, m *machine) {
 	} else {
 		n.report(m.Spec.Name, fmt.Errorf("make its disks ready: %w", err))
 	}
-	if err != nil && m.vm == nil {
+	if err != nil && m.vm == nil && !l.fenced {
 		n.settled(l)
 		return
 	}

@@ -124,8 +124,9 @@ type Machine interface {
 	// the state that was loaded.
 	Resume(ctx context.Context) error
 	// Fence sees to it that the machine stands still from at on, until Lift. It is for
-	// machines that were received; a time that has passed is refused. It does so also when this process has ended by then,
-	// hangs or was stopped; without anyone to watch the time it stands still at once.
+	// machines that were received; a time that has passed is refused. It does so also when
+	// this process has ended by then, hangs or was stopped; without anyone to watch the
+	// time it stands still at once.
 	Fence(ctx context.Context, at time.Time) error
 	// Stop ends the machine: politely when the guest heeds it within ctx's
 	// deadline or 5 s, then by force. The overlays stay.
