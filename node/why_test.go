@@ -97,7 +97,7 @@ func TestMinorityInTheHandoverSaysWhomItWaitsFor(t *testing.T) {
 	})
 	m.w.await(ctx, "bob resume", 1)
 	m.alice.awaitPhase(ctx, t, "web1", ledger.Released)
-	w := m.alice.says(ctx, t, "web1", "web1 is released to bob, epoch 2, and waits for bob to confirm that it runs", "at alice: handover")
+	w := m.alice.says(ctx, t, "web1", "web1 is released to bob, epoch 2, and waits for bob to confirm that it runs", "at alice: ")
 	if len(w.Missing) != 1 || w.Missing[0] != (api.Missing{What: ledger.KindConfirm, By: "bob", Connected: true}) || w.Quorum.Lacks != 0 {
 		t.Errorf("alice says %+v", w)
 	}
