@@ -179,10 +179,9 @@ func memberKey(id MemberID) string { return "m/" + strconv.FormatUint(uint64(id)
 
 // heard refuses a number that its author has said already, or that is too old to know.
 func (s *State) heard(a *act) error {
-	n, have := a.tx.Seq, new(Said)
-	if h, ok := s.said.Get(saidKey(a)); ok {
-		have = h
-	}
+	n, key := a.tx.Seq, saidKey(a)
+	have := s.saidBy(key)
+	a.saidKey, a.said = key, have
 	if n == 0 {
 		return refuse("transaction has no number")
 	}
@@ -218,11 +217,19 @@ func (s *State) say(a *act) error {
 }
 
 func (s *State) note(a *act) {
-	key, have := saidKey(a), new(Said)
-	if h, ok := s.said.Get(key); ok {
-		have = h
+	key, have := saidKey(a), a.said
+	if key != a.saidKey {
+		have = s.saidBy(key)
 	}
 	s.said = s.said.Set(key, have.with(a.tx.Seq))
+}
+
+// saidBy are the numbers that were said by whom the key means.
+func (s *State) saidBy(key string) *Said {
+	if h, ok := s.said.Get(key); ok {
+		return h
+	}
+	return new(Said)
 }
 
 // check says what is wrong with the account as it is to be.

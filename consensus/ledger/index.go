@@ -71,8 +71,11 @@ func (x *indexes) clone() indexes {
 }
 
 // put makes m the machine of its name. m is the state's from now on.
-func (s *State) put(m *Machine) {
-	s.index.replace(s.Machine(m.Name), m)
+func (s *State) put(m *Machine) { s.putFor(s.Machine(m.Name), m) }
+
+// putFor is put where the machine of that name, as the state has it now, is at hand.
+func (s *State) putFor(old, m *Machine) {
+	s.index.replace(old, m)
 	s.machines = s.machines.Set(m.Name, m)
 }
 

@@ -131,7 +131,7 @@ func (t *Bid) apply(s *State, a *act) ([]Effect, error) {
 	b := t.kept(&mv.Needs, s.text())
 	b.Member, b.Index = a.Author, a.Index
 	mv.Bids = slices.Concat(mv.Bids, []*Bid{b})
-	s.put(c)
+	s.putFor(m, c)
 	s.record(a.Author, func(r *Record) { r.Bids, r.Silent, r.Trust = r.Bids+1, 0, forgive(r.Trust) })
 	if s.awaits(c) {
 		return nil, nil

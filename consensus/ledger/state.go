@@ -20,6 +20,9 @@ type act struct {
 	account *Account // who signed it, if its account did; else nil
 	tx      *Tx
 	network [32]byte // the overlay's name
+
+	saidKey string // whose numbers were looked at by heard, and what they were
+	said    *Said
 }
 
 // site is the account of the member that carries the transaction.
