@@ -23,7 +23,7 @@ import (
 type scissors struct {
 	vmm.Driver
 	mu *sync.Mutex
-	at map[string]func() // by step: disk, memory, finish, loaded
+	at map[string]func() // by step: disk, memory, paused, finish, loaded
 }
 
 func (s scissors) reach(step string) {
@@ -50,7 +50,10 @@ type cutMachine struct {
 type cutOutgoing struct {
 	vmm.Outgoing
 	scissors
+	paused chan struct{}
 }
+
+func (o cutOutgoing) Paused() <-chan struct{} { return o.paused }
 
 type cutIncoming struct {
 	vmm.Incoming
@@ -83,7 +86,16 @@ func (m cutMachine) Outgoing(ctx context.Context, l vmm.Limits) (vmm.Outgoing, e
 	if err != nil {
 		return nil, err
 	}
-	return cutOutgoing{out, m.scissors}, nil
+	cut := cutOutgoing{out, m.scissors, make(chan struct{})}
+	go func() {
+		select {
+		case <-out.Paused():
+			cut.reach("paused")
+			close(cut.paused)
+		case <-ctx.Done(): // nobody waits any more
+		}
+	}()
+	return cut, nil
 }
 
 func (m cutMachine) Verify() error { return m.Machine.(verifier).Verify() }

@@ -35,6 +35,8 @@ type outgoing struct {
 	cancel context.CancelCauseFunc // of the transfer, while there is one
 	last   api.Progress            // what was told last
 	lastAt time.Time               // when; zero: nothing was yet
+	said   bool                    // its release is being said: only the order can end the move
+	off    error                   // why it is called off; nil: it is not
 }
 
 func newOutgoing(machine string, watch api.Tell) *outgoing {

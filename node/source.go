@@ -195,6 +195,9 @@ func (n *Node) bidding(ctx context.Context, o *outgoing, intent *ledger.Intent) 
 	if err != nil {
 		return ledger.Move{}, err // if it is ordered later, react ends it
 	}
+	if off := o.calledOff(); off != nil { // before the intent was ordered
+		n.submitLater(&ledger.Abort{Machine: o.machine, Move: v.Place.Index, Reason: reason(off)})
+	}
 	wait, cancel := context.WithTimeout(ctx, orderWithin+time.Duration(n.rules.BidWindow))
 	defer cancel()
 	e, err := await(wait, o.effects, v.Place.Index, ledger.KindSelected, ledger.KindNowhere, ledger.KindAbort)
@@ -387,6 +390,10 @@ func (t *transfer) progress(p migrate.Progress) {
 // here again only if the order says so; that is durable before it is said. After
 // an error it has not been said.
 func (t *transfer) release(context.Context) error {
+	if err := t.out.say(); err != nil {
+		t.verdict <- verdict{err: &unsaidError{err}}
+		return err
+	}
 	if err := t.node.mark(t.m, stepReleased, t.mv.ID, t.mv.Epoch); err != nil {
 		t.verdict <- verdict{err: &unsaidError{err}}
 		return err
@@ -420,7 +427,7 @@ func (t *transfer) abort(cause error) error {
 	if errors.As(cause, &next) {
 		return next
 	}
-	if !errors.As(cause, &ordered) {
+	if !errors.As(cause, &ordered) && t.out.calledOff() == nil { // who calls it off says so in the order
 		n.submitLater(&ledger.Abort{Machine: t.m.Spec.Name, Move: t.mv.ID, Reason: reason(cause)})
 	}
 	return fmt.Errorf("%w; the machine runs on at %s", cause, n.site(n.self))

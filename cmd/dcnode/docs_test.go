@@ -165,7 +165,7 @@ var undocumented = map[string]string{
 }
 
 // variants are commands that are others with a flag.
-var variants = []string{"dcnode vm migrate --dry-run", "dcnode ledger verify --certificate"}
+var variants = []string{"dcnode vm migrate --dry-run", "dcnode vm migrate --cancel", "dcnode ledger verify --certificate"}
 
 // TestEveryCommandIsShownWithItsWordsAndItsJSON: what a command says is written down in
 // a document, once for people and once with --json, and so held by the test above.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -224,13 +225,18 @@ func vmMigrate(t *terminal) *cobra.Command {
 	var q api.Migrate
 	var down pause
 	var bandwidth size
-	var dry bool
+	var dry, cancel bool
 	c := &cobra.Command{
 		Use: "migrate NAME", Short: "Move a running machine to another site", Args: exactly("NAME"),
 		Long: "Moves a running machine: the members bid, the ledger selects, and the machine runs on\nthere after a short pause. If anything fails before the handover, it runs on here.",
 		RunE: func(c *cobra.Command, args []string) error {
 			q.Name, q.MaxDowntime, q.Bandwidth = args[0], int64(down), int64(bandwidth)
-			if dry {
+			switch {
+			case cancel && q != (api.Migrate{Name: q.Name}) || cancel && dry:
+				return &usageError{errors.New("--cancel ends the move that is under way: give no other flag of a move with it")}
+			case cancel:
+				return t.cancelMove(c, q.Name)
+			case dry:
 				return t.plan(c, api.PlanQuery{Machine: q.Name, To: q.To, Limits: ledger.Limits{MaxDowntime: q.MaxDowntime, Bandwidth: q.Bandwidth}}, false)
 			}
 			cl, err := t.client()
@@ -249,8 +255,28 @@ func vmMigrate(t *terminal) *cobra.Command {
 	c.Flags().StringVar(&q.To, "to", "", "site to move to (default: the overlay selects)")
 	c.Flags().Var(&down, "max-downtime", "longest pause (default: as its policy says, or 300ms)")
 	c.Flags().Var(&bandwidth, "max-bandwidth", "bytes a second that it may use (default: as its policy says)")
+	c.Flags().BoolVar(&cancel, "cancel", false, "end the move that is under way; the machine runs on here")
 	c.Flags().BoolVar(&dry, "dry-run", false, "order nothing: say what the move would be, as `vm plan` does")
 	return c
+}
+
+// cancelMove calls a move off.
+func (t *terminal) cancelMove(c *cobra.Command, machine string) error {
+	cl, err := t.client()
+	if err != nil {
+		return err
+	}
+	x, err := cl.CancelMove(c.Context(), machine)
+	if err != nil {
+		return err
+	}
+	return t.print(x, func() {
+		to := ""
+		if x.To != "" {
+			to = " to " + x.To
+		}
+		fmt.Fprintf(t.out, "the move of %s%s has ended: %s; it runs on at %s\n", x.Machine, to, x.Reason, x.Site)
+	})
 }
 
 // showReport tells what a move did.

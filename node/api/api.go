@@ -153,6 +153,15 @@ type Migrate struct {
 	Bandwidth   int64  `json:"bandwidth,omitempty"`    // bytes a second, at most; 0: as the policy says, or no cap
 }
 
+// Cancelled is a move that was called off. Its machine runs on where it was.
+type Cancelled struct {
+	Machine string `json:"machine"`
+	Site    string `json:"site"`           // where it runs on
+	To      string `json:"to,omitempty"`   // site that it was to move to, if that was known
+	Move    uint64 `json:"move,omitempty"` // index of its intent; 0: that was not ordered yet
+	Reason  string `json:"reason"`
+}
+
 // Bid is one member's answer to an intent, for people.
 type Bid struct {
 	Member           string  `json:"member"` // site
@@ -233,6 +242,8 @@ type Machines interface {
 	StartMachine(ctx context.Context, name string) (Machine, error)
 	RemoveMachine(ctx context.Context, name string) error
 	Migrate(ctx context.Context, r Migrate, tell Tell) (Report, error)
+	// CancelMove ends a move away from here that is not released.
+	CancelMove(ctx context.Context, name string) (Cancelled, error)
 	// Why asks nothing of anyone: it is what this member knows.
 	Why(ctx context.Context, name string) (Why, error)
 }

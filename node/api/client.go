@@ -101,6 +101,11 @@ func (c *Client) Migrate(ctx context.Context, r Migrate, tell Tell) (rep Report,
 	return rep, c.call(ctx, "POST", machinePath(r.Name)+"/migrate", r, &rep, tell)
 }
 
+// CancelMove implements Machines.
+func (c *Client) CancelMove(ctx context.Context, name string) (x Cancelled, err error) {
+	return x, c.call(ctx, "DELETE", machinePath(name)+"/move", nil, &x, nil)
+}
+
 // Why implements Machines.
 func (c *Client) Why(ctx context.Context, name string) (w Why, err error) {
 	return w, c.call(ctx, "GET", machinePath(name)+"/why", nil, &w, nil)

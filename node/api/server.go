@@ -104,6 +104,9 @@ func Handler(b Backend) http.Handler {
 		q.Name = name
 		return b.Migrate(ctx, q, t)
 	}))
+	mux.HandleFunc("DELETE /v1/machines/{name}/move", plain(func(r *http.Request) (any, error) {
+		return b.CancelMove(r.Context(), r.PathValue("name"))
+	}))
 	mux.HandleFunc("GET /v1/machines/{name}/why", plain(func(r *http.Request) (any, error) { return b.Why(r.Context(), r.PathValue("name")) }))
 	mux.HandleFunc("DELETE /v1/machines/{name}", plain(func(r *http.Request) (any, error) {
 		return nil, b.RemoveMachine(r.Context(), r.PathValue("name"))
