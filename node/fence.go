@@ -35,6 +35,11 @@ func (n *Node) run(ctx context.Context, in *incoming, m *machine, mv ledger.Move
 	fence := n.fenceAt(in, mv)
 	if time.Until(fence) < time.Duration(n.rules.Lease)/4 {
 		n.log.Warn("the release is old: the machine waits for its confirmation", "machine", m.Spec.Name)
+		// With it the release is durable: after a power cut a machine that the history does
+		// not give to this node is a leftover, and the source has removed its own by then.
+		if err := n.mark(m, stepLoaded, mv.ID, mv.Epoch+1); err != nil {
+			return n.giveBack(in, m, err)
+		}
 		return n.obey(ctx, m, mv, confirmation(mv))
 	}
 	if err := n.mark(m, stepHere, mv.ID, mv.Epoch+1); err != nil {

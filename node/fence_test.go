@@ -358,3 +358,21 @@ func TestFencedMachineIsLiftedThoughItsImageIsNotThere(t *testing.T) {
 		t.Error("it stands still for ever")
 	}
 }
+
+// Who confirms a machine makes the source remove it. If a power cut took the history in
+// which it was released to this node, the node would take it for a leftover after that.
+func TestNobodyConfirmsWhatItCouldForget(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t)
+	n := newOverlay(t, 3).sites[0].node
+	m := &machine{record: record{Spec: vmm.Spec{Name: "web1"}}, driver: memvm.New(memvm.Config{})}
+	if err := os.MkdirAll(n.recordPath("web1")+"/x", 0o700); err != nil { // no file can take its place
+		t.Fatal(err)
+	}
+	in := newIncoming(ledger.Move{ID: 1, Machine: "web1", Epoch: 1})
+	in.ready = time.Now().Add(-time.Hour)
+	err := n.run(ctx, in, m, in.mv)
+	if err == nil || strings.Contains(err.Error(), "is not ours") { // what the order answers who asks it
+		t.Errorf("it says that it runs the machine: %v", err)
+	}
+}
