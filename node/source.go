@@ -395,7 +395,9 @@ func (t *transfer) release(context.Context) error {
 		return err
 	}
 	if err := t.node.mark(t.m, stepReleased, t.mv.ID, t.mv.Epoch); err != nil {
-		t.verdict <- verdict{err: &unsaidError{err}}
+		unsaid := &unsaidError{err}
+		t.node.submitLater(&ledger.Abort{Machine: t.m.Spec.Name, Move: t.mv.ID, Reason: reason(unsaid)})
+		t.verdict <- verdict{err: unsaid}
 		return err
 	}
 	t.beating()
