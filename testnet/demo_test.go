@@ -93,7 +93,9 @@ func checkCut(t *testing.T, rep Report, out string) {
 	if rep.Cuts.Count == 0 || rep.Downtime > 8000 {
 		t.Errorf("%d cuts, longest gap %.0f ms\n%s", rep.Cuts.Count, rep.Downtime, out)
 	}
-	if rep.Cuts.SentTwice > sent/100*int64(rep.Cuts.Count) {
+	// What a connection has taken and not delivered is sent again, however long the move:
+	// of one this short that may be more than a hundredth.
+	if rep.Cuts.SentTwice > max(sent/100, 2<<20)*int64(rep.Cuts.Count) {
 		t.Errorf("%d of %d bytes were sent twice\n%s", rep.Cuts.SentTwice, sent, out)
 	}
 }
