@@ -18,11 +18,14 @@ func (n *Node) describe(m *machine, mv ledger.Move) api.Report {
 		Machine: m.Spec.Name, Driver: m.Spec.Driver, Accelerator: m.Spec.Accelerator,
 		Source: n.site(mv.From), Destination: n.site(mv.To), Epoch: mv.Epoch + 1, Phases: map[string]float64{},
 	}
-	eligible := 0
+	able := 0
 	for _, b := range mv.Bids {
 		bid := api.Bid{
 			Member: n.site(b.Member), Eligible: b.Able, Reason: b.Reason, MissingBytes: b.MissingData, RTTMillis: float64(b.RTT) / 1000,
 			Bandwidth: b.Bandwidth, FreeMemory: b.FreeMemory, VMM: strings.TrimSpace(b.Driver + " " + b.Version + " " + b.Accelerator),
+		}
+		if b.Able {
+			able++
 		}
 		for _, a := range mv.Against {
 			if a.Member == b.Member {
@@ -38,10 +41,10 @@ func (n *Node) describe(m *machine, mv ledger.Move) api.Report {
 	switch {
 	case mv.Only != 0:
 		rep.Why += "; the only one asked"
-	case eligible > 1:
-		rep.Why += fmt.Sprintf("; the least of %d eligible bids", eligible)
+	case able > 1:
+		rep.Why += fmt.Sprintf("; the best of %d that can take it", able)
 	default:
-		rep.Why += "; the only eligible bid"
+		rep.Why += "; the only one that can take it"
 	}
 	return rep
 }
