@@ -14,13 +14,14 @@ case "${1-}" in
 *) echo "usage: $0 [-full | -trace \"-DNO_FENCE ...\"]" >&2; exit 2 ;;
 esac
 
-if ! command -v spin >/dev/null || ! command -v gcc >/dev/null; then
-	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		echo 'the model needs spin and gcc: apt-get install spin gcc libc6-dev' >&2
-		exit 1
-	fi
-	apt-get install -y -qq spin gcc libc6-dev >/dev/null 2>&1 ||
-		{ apt-get update -qq && apt-get install -y -qq spin gcc libc6-dev >/dev/null; }
+tools() { command -v spin && command -v gcc; } >/dev/null
+install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends spin gcc libc6-dev; } >/dev/null
+if ! tools && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	install 2>/dev/null || { apt-get update -qq && install; } || :
+fi
+if ! tools; then
+	echo 'the model is not checked: it needs spin and gcc: apt-get install spin gcc libc6-dev' >&2
+	exit 3
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
